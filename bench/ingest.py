@@ -1,0 +1,48 @@
+"""Committed single events against an empty Django view: 64 connections, two server processes, roll-ups and limits on."""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.load import Measured, granian, gunicorn, open_limited_workspace, wrk, write_keys
+
+WORKSPACES = 200
+HOT, MANY = "one hot workspace", f"{WORKSPACES} workspaces"
+EMPTY, GTHREAD = "empty Django view", "empty Django view, gunicorn gthread"
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure the four in turn, `options.rounds` times, and print medians and ratios."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        granian("opsmeter_site.wsgi:application", "/healthz") as product,
+        granian("bench.empty:application", "/empty") as empty,
+        gunicorn("bench.empty:application", "/empty") as gthread,
+    ):
+        opened = [open_limited_workspace(f"Bench {number}") for number in range(WORKSPACES)]
+        one = str(write_keys(Path(folder) / "one", opened[:1]))
+        all_of_them = str(write_keys(Path(folder) / "many", opened))
+        measure: dict[str, Callable[[int], Measured]] = {
+            HOT: lambda seconds: wrk(product.url, seconds, "events.lua", one),
+            MANY: lambda seconds: wrk(product.url, seconds, "events.lua", all_of_them),
+            EMPTY: lambda seconds: wrk(f"{empty.url}/empty", seconds),
+            GTHREAD: lambda seconds: wrk(f"{gthread.url}/empty", seconds),
+        }
+        for take in measure.values():
+            take(2)
+        results: dict[str, list[Measured]] = {name: [] for name in measure}
+        for _ in range(options.rounds):
+            for name, take in measure.items():
+                results[name].append(take(options.seconds))
+    _report(results)
+
+
+def _report(results: dict[str, list[Measured]]) -> None:
+    rate = {name: statistics.median(one.per_second for one in taken) for name, taken in results.items()}
+    p99 = {name: statistics.median(one.p99_ms for one in taken) for name, taken in results.items()}
+    print(f"{'':38}{'per second':>12}{'p99 ms':>9}{'÷ empty':>9}{'÷ gthread':>11}")
+    for name in results:
+        print(f"{name:38}{rate[name]:12,.0f}{p99[name]:9.1f}{rate[name] / rate[EMPTY]:9.2f}{rate[name] / rate[GTHREAD]:11.2f}")
+    print(f"{HOT} ÷ {MANY}: {rate[HOT] / rate[MANY]:.2f}")

@@ -1,0 +1,1 @@
+"""What the customer pays for: plans and the limits that follow from them."""

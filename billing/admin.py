@@ -1,0 +1,157 @@
+"""Plans and who is on them in the operators' console."""
+
+from typing import Any, cast
+
+from django.contrib import admin, messages
+from django.http import HttpRequest
+
+from billing import services
+from billing.forms import OpenWorkspaceForm, PlanForm, WorkspacePlanForm
+from billing.models import Plan, WorkspacePlan
+from billing.plans import EffectiveNumbers, effective_numbers, overrides_of
+from workspaces.admin_base import ServiceAdminMixin, become
+from workspaces.models import User
+
+
+@admin.register(Plan)
+class PlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    form = PlanForm
+    list_display = (
+        "name",
+        "tier",
+        "monthly_requests",
+        "requests_per_minute",
+        "raw_retention_days",
+        "rollup_retention_days",
+        "members",
+    )
+    ordering = ("rank",)
+    readonly_fields = ("tier", "rank")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": ("name", "tier", "rank"),
+                "description": "Saving pushes the numbers to every workspace on the plan, at once.",
+            },
+        ),
+        (
+            "Numbers",
+            {
+                "fields": (
+                    "monthly_requests",
+                    "requests_per_minute",
+                    "raw_retention_days",
+                    "rollup_retention_days",
+                    "members",
+                ),
+                "description": "A workspace can carry its own number in place of each (Workspace plans).",
+            },
+        ),
+        (
+            "Included",
+            {
+                "fields": (
+                    "has_summaries",
+                    "has_immediate_alerts",
+                    "has_integrations",
+                    "has_executive_report",
+                    "has_price_overrides",
+                )
+            },
+        ),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Plan, form: Any, change: bool) -> None:
+        become(obj, services.update_plan(obj, acting_user=cast(User, request.user), **form.cleaned_data))
+
+
+def _number(number: int | None) -> str:
+    return "no limit" if number is None else f"{number:,}"
+
+
+@admin.register(WorkspacePlan)
+class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    list_display = ("workspace", "plan", "effective_monthly_requests", "effective_requests_per_minute", "updated_at")
+    list_filter = ("plan",)
+    list_select_related = ("workspace", "plan")
+    search_fields = ("workspace__name", "workspace__slug", "workspace__id")
+    search_help_text = "The workspace's name, slug or id."
+    date_hierarchy = "updated_at"
+    ordering = ("-updated_at",)
+
+    def get_form(
+        self, request: HttpRequest, obj: WorkspacePlan | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        kwargs["form"] = WorkspacePlanForm if change else OpenWorkspaceForm
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: WorkspacePlan | None = None) -> Any:
+        return ("workspace", "effective", "updated_at") if obj else ()
+
+    def get_fieldsets(self, request: HttpRequest, obj: WorkspacePlan | None = None) -> Any:
+        numbers = ("monthly_requests_override", "requests_per_minute_override")
+        if obj is None:
+            about = "Opens a workspace. Its first API key and access token are shown once, after saving."
+            return ((None, {"fields": ("name", "owner_email", "timezone", "plan", *numbers), "description": about}),)
+        days = ("raw_retention_days_override", "rollup_retention_days_override", "members_override")
+        return (
+            (None, {"fields": ("workspace", "plan", "effective", "updated_at")}),
+            (
+                "Instead of the plan's numbers",
+                {
+                    "fields": (*numbers, *days),
+                    "description": "Empty: the plan's number applies. 0 requests refuse all.",
+                },
+            ),
+        )
+
+    @admin.display(description="requests a month")
+    def effective_monthly_requests(self, subscription: WorkspacePlan) -> str:
+        return _number(_effective(subscription).monthly_requests)
+
+    @admin.display(description="requests a minute")
+    def effective_requests_per_minute(self, subscription: WorkspacePlan) -> str:
+        return _number(_effective(subscription).requests_per_minute)
+
+    @admin.display(description="what applies")
+    def effective(self, subscription: WorkspacePlan) -> str:
+        numbers = _effective(subscription)
+        return (
+            f"{_number(numbers.monthly_requests)} requests a month, {_number(numbers.requests_per_minute)} a minute; "
+            f"raw rows {numbers.raw_retention_days} days, sums {numbers.rollup_retention_days} days; "
+            f"members: {_number(numbers.members)}"
+        )
+
+    def save_model(self, request: HttpRequest, obj: WorkspacePlan, form: Any, change: bool) -> None:
+        operator, data = cast(User, request.user), form.cleaned_data
+        if change:
+            subscription = services.change_workspace_plan(
+                obj.workspace, plan_tier=data["plan"].tier, overrides=overrides_of(obj), acting_user=operator
+            )
+        else:
+            subscription = self._open(request, operator, data)
+        become(obj, subscription)
+
+    def _open(self, request: HttpRequest, operator: User, data: dict[str, Any]) -> WorkspacePlan:
+        opened = services.open_workspace(
+            name=data["name"],
+            plan_tier=data["plan"].tier,
+            owner_email=data["owner_email"],
+            timezone=data["timezone"],
+            monthly_requests=data["monthly_requests_override"],
+            requests_per_minute=data["requests_per_minute_override"],
+            acting_user=operator,
+        )
+        secrets = [f"API key {opened.api_key_plain}", f"access token {opened.access_token_plain}"]
+        if opened.owner_password is not None:
+            secrets.append(f"password of {opened.owner.email}: {opened.owner_password}")
+        messages.success(request, f"Copy these now, they are not shown again: {'; '.join(secrets)}")
+        return WorkspacePlan.objects.select_related("workspace", "plan").get(pk=opened.workspace.pk)
+
+
+def _effective(subscription: WorkspacePlan) -> EffectiveNumbers:
+    return effective_numbers(subscription.plan, overrides_of(subscription))

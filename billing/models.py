@@ -1,0 +1,67 @@
+"""Plans as data, and which one each workspace is on."""
+
+from django.db import models
+from django.db.models import Q
+
+from opsmeter_site.lib.clock import utc_now
+from workspaces.models import Workspace
+
+
+class Plan(models.Model):
+    """What a plan includes. Operators edit the facts; changes reach every workspace on the plan."""
+
+    tier = models.SlugField(primary_key=True, max_length=20, help_text='The token in status answers, such as "pro".')
+    name = models.CharField(max_length=50, unique=True)
+    rank = models.PositiveSmallIntegerField(unique=True, help_text="Orders plans from the smallest to the largest.")
+    monthly_requests = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="Telemetry requests per UTC calendar month; empty means no limit."
+    )
+    requests_per_minute = models.PositiveIntegerField(help_text="Ingest requests per minute and workspace.")
+    raw_retention_days = models.PositiveIntegerField(help_text="Days that raw rows are kept.")
+    rollup_retention_days = models.PositiveIntegerField(help_text="Days that quarter-hour sums are kept.")
+    members = models.PositiveIntegerField(null=True, blank=True, help_text="People; empty means by contract.")
+    has_summaries = models.BooleanField("daily and weekly summaries by e-mail")
+    has_immediate_alerts = models.BooleanField("immediate budget alerts")
+    has_integrations = models.BooleanField("Slack, Teams, PagerDuty, webhooks, unit-cost and spike rules")
+    has_executive_report = models.BooleanField("weekly executive report")
+    has_price_overrides = models.BooleanField("price overrides")
+
+    class Meta:
+        ordering = ("rank",)
+        constraints = (
+            models.CheckConstraint(condition=Q(requests_per_minute__gt=0), name="plan_rate_positive"),
+            models.CheckConstraint(
+                condition=Q(rollup_retention_days__gte=models.F("raw_retention_days")), name="plan_rollups_outlive_rows"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class WorkspacePlan(models.Model):
+    """The plan of a workspace, with its own numbers where a contract says so."""
+
+    workspace = models.OneToOneField(Workspace, on_delete=models.CASCADE, primary_key=True, related_name="plan")
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="workspaces")
+    monthly_requests_override = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="Replaces the plan's number for this workspace."
+    )
+    requests_per_minute_override = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Replaces the plan's number for this workspace."
+    )
+    raw_retention_days_override = models.PositiveIntegerField(null=True, blank=True)
+    rollup_retention_days_override = models.PositiveIntegerField(null=True, blank=True)
+    members_override = models.PositiveIntegerField(null=True, blank=True)
+    updated_at = models.DateTimeField(default=utc_now, editable=False)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(requests_per_minute_override__gt=0) | Q(requests_per_minute_override=None),
+                name="workspace_plan_rate_positive",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.workspace} · {self.plan}"

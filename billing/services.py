@@ -1,0 +1,271 @@
+"""Which plan a workspace is on and what that means for ingest: numbers are pushed down, ingest never asks.
+
+Lock order: the `Plan` row, then the workspace's ledger (`ingest.services.lock_ledger`), then its `WorkspacePlan`.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import TypedDict, Unpack
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.db import transaction
+
+from billing.models import Plan, WorkspacePlan
+from billing.plans import DEFAULT_PLANS, NUMBER_RANGES, Overrides, check_numbers, effective_numbers, overrides_of
+from ingest import services as ledger
+from ingest.models import Measure
+from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.errors import FieldError, InvalidInput
+from opsmeter_site.lib.periods import Period
+from workspaces import services as workspace_services
+from workspaces.inputs import clean_text, invalid_input
+from workspaces.models import AccessToken, ApiKey, Scope, User, Workspace
+
+LIMIT_SOURCE = "billing"
+LIMIT_SOURCE_ID = "plan"
+LIMIT_THRESHOLDS = (Decimal("0.8"), Decimal(1))
+_GENERATED_PASSWORD_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedWorkspace:
+    """A new workspace at the one moment when its secrets exist in plain text."""
+
+    workspace: Workspace
+    owner: User
+    api_key: ApiKey
+    access_token: AccessToken
+    api_key_plain: str = field(repr=False)
+    access_token_plain: str = field(repr=False)
+    owner_password: str | None = field(repr=False)
+    """None if the owner existed before: their password stays."""
+
+
+class PlanChanges(TypedDict, total=False):
+    """The facts of a plan that an operator may edit."""
+
+    name: str
+    monthly_requests: int | None
+    requests_per_minute: int
+    raw_retention_days: int
+    rollup_retention_days: int
+    members: int | None
+    has_summaries: bool
+    has_immediate_alerts: bool
+    has_integrations: bool
+    has_executive_report: bool
+    has_price_overrides: bool
+
+
+def ensure_plans() -> None:
+    """Insert the default plans that are missing. Existing ones keep what operators made of them."""
+    Plan.objects.bulk_create([Plan(**asdict(facts)) for facts in DEFAULT_PLANS], ignore_conflicts=True)
+
+
+@transaction.atomic
+def apply_plan(workspace_id: UUID) -> None:
+    """Push the workspace's effective numbers to ingest. Repeating it changes nothing."""
+    ledger.lock_ledger(workspace_id)
+    _push(WorkspacePlan.objects.select_related("plan").get(workspace_id=workspace_id))
+
+
+def _push(subscription: WorkspacePlan) -> None:
+    workspace_id, plan = subscription.workspace_id, subscription.plan
+    numbers = effective_numbers(plan, overrides_of(subscription))
+    ledger.set_plan_policy(
+        workspace_id,
+        plan_tier=plan.tier,
+        plan_name=plan.name,
+        requests_per_minute=numbers.requests_per_minute,
+        raw_retention_days=numbers.raw_retention_days,
+        rollup_retention_days=numbers.rollup_retention_days,
+    )
+    limits = []
+    if numbers.monthly_requests is not None:
+        limits.append(
+            ledger.LimitSpec(
+                source_id=LIMIT_SOURCE_ID,
+                name="Plan limit",
+                measure=Measure.REQUESTS,
+                period=Period.MONTH,
+                amount=Decimal(numbers.monthly_requests),
+                thresholds=LIMIT_THRESHOLDS,
+                enforce=True,
+            )
+        )
+    ledger.replace_limits(workspace_id, LIMIT_SOURCE, limits)
+
+
+# --- Opening a workspace ----------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def open_workspace(
+    *,
+    name: str,
+    plan_tier: str,
+    owner_email: str,
+    owner_password: str | None = None,
+    timezone: str | ZoneInfo = "UTC",
+    monthly_requests: int | None = None,
+    requests_per_minute: int | None = None,
+    acting_user: User | None = None,
+) -> OpenedWorkspace:
+    """A workspace that is ready to take telemetry: owner, plan, limits, first API key and first access token.
+
+    The person of that address becomes the owner; one who is new is stored with `owner_password` or a generated one.
+    The two numbers replace the plan's. Raises `InvalidInput` for `name`, `plan`, `timezone`, `email`, `password`,
+    `monthly_requests` or `requests_per_minute`; then nothing is stored.
+    """
+    overrides = Overrides(monthly_requests=monthly_requests, requests_per_minute=requests_per_minute)
+    _check_overrides(overrides)
+    owner, password = _owner(owner_email, owner_password, acting_user)
+    workspace = workspace_services.create_workspace(name=name, owner=owner, timezone=timezone, acting_user=acting_user)
+    api_key, api_key_plain = workspace_services.create_api_key(
+        workspace, name="Default", created_by=owner, acting_user=acting_user
+    )
+    access_token, access_token_plain = workspace_services.create_access_token(
+        user=owner, workspace=workspace, name="Default", scopes=Scope.values, acting_user=acting_user
+    )
+    subscription = WorkspacePlan(workspace=workspace, plan=_locked_plan(plan_tier), **_columns(overrides))
+    subscription.save(force_insert=True)
+    _push(subscription)
+    _record_plan(subscription, "workspace_plan.set", acting_user, {"overrides": asdict(overrides)})
+    return OpenedWorkspace(
+        workspace=workspace,
+        owner=owner,
+        api_key=api_key,
+        access_token=access_token,
+        api_key_plain=api_key_plain,
+        access_token_plain=access_token_plain,
+        owner_password=password,
+    )
+
+
+def _owner(email: str, password: str | None, acting_user: User | None) -> tuple[User, str | None]:
+    existing = _person(email)
+    if existing is not None:
+        return existing, None
+    if password is None:
+        password = secrets.token_urlsafe(_GENERATED_PASSWORD_BYTES)
+    try:
+        return workspace_services.create_user(email=email, password=password, acting_user=acting_user), password
+    except InvalidInput:
+        # Another transaction may have stored the person since the look above.
+        existing = _person(email)
+        if existing is None:
+            raise
+        return existing, None
+
+
+def _person(email: str) -> User | None:
+    person = User.objects.filter(email=email.strip().lower()).first()
+    if person is not None and not person.is_active:
+        raise InvalidInput("Inactive person.", errors=[FieldError("email", "This person has been deactivated.")])
+    return person
+
+
+# --- Changing plans
+
+
+@transaction.atomic
+def change_workspace_plan(
+    workspace: Workspace, *, plan_tier: str, overrides: Overrides | None = None, acting_user: User | None
+) -> WorkspacePlan:
+    """Put the workspace on a plan and, if `overrides` is given, replace its own numbers. Holds from the commit on.
+
+    Raises `InvalidInput` for an unknown `plan` or a number out of range.
+    """
+    if overrides is not None:
+        _check_overrides(overrides)
+    plan = _locked_plan(plan_tier)
+    ledger.lock_ledger(workspace.pk)
+    subscription = WorkspacePlan.objects.select_related("plan").get(workspace=workspace)
+    before, plan_before = overrides_of(subscription), subscription.plan.tier
+    after = before if overrides is None else overrides
+    subscription.plan = plan
+    for column, number in _columns(after).items():
+        setattr(subscription, column, number)
+    subscription.updated_at = utc_now()
+    subscription.save()
+    _push(subscription)
+    _record_plan(
+        subscription,
+        "workspace_plan.changed",
+        acting_user,
+        {"plan_before": plan_before, "overrides_before": asdict(before), "overrides": asdict(after)},
+    )
+    return subscription
+
+
+@transaction.atomic
+def update_plan(plan: Plan, *, acting_user: User | None, **changes: Unpack[PlanChanges]) -> Plan:
+    """Edit facts of a plan and, once that is committed, push them to every workspace on it.
+
+    Each workspace is updated in a transaction of its own, so that no ledger waits for all the others; should that be
+    interrupted, saving the plan again, also unchanged, reaches the rest. Raises `InvalidInput` for the facts at fault.
+    """
+    stored = Plan.objects.select_for_update(no_key=True).get(pk=plan.pk)
+    before = {fact: getattr(stored, fact) for fact in changes}
+    for fact, value in changes.items():
+        setattr(stored, fact, value)
+    _check_plan(stored)
+    stored.save()
+    changed = {fact: [old, getattr(stored, fact)] for fact, old in before.items() if getattr(stored, fact) != old}
+    workspace_services.record_audit("plan.changed", acting_user=acting_user, target=stored, data=changed)
+    transaction.on_commit(lambda: _apply_to_all(stored.tier))
+    return stored
+
+
+def _apply_to_all(plan_tier: str) -> None:
+    on_plan = WorkspacePlan.objects.filter(plan=plan_tier).order_by("pk").values_list("pk", flat=True)
+    for workspace_id in on_plan:
+        apply_plan(workspace_id)
+
+
+# --- Checks
+
+
+def _locked_plan(tier: str) -> Plan:
+    # With the row locked, an edit of the plan either is seen here or comes after this workspace is on the plan.
+    plan = Plan.objects.select_for_update(no_key=True).filter(tier=tier).first()
+    if plan is None:
+        known = ", ".join(Plan.objects.values_list("tier", flat=True))
+        raise InvalidInput("Unknown plan.", errors=[FieldError("plan", f"One of: {known}.")])
+    return plan
+
+
+def _check_overrides(overrides: Overrides) -> None:
+    errors = check_numbers(asdict(overrides))
+    if errors:
+        raise InvalidInput("Number out of range.", errors=errors)
+
+
+def _check_plan(plan: Plan) -> None:
+    plan.name = clean_text(plan.name, "name", 50)
+    errors = check_numbers({name: getattr(plan, name) for name in NUMBER_RANGES})
+    if not errors and plan.rollup_retention_days < plan.raw_retention_days:
+        errors = [FieldError("rollup_retention_days", "Sums are kept at least as long as raw rows.")]
+    if errors:
+        raise InvalidInput("The plan's facts do not make sense.", errors=errors)
+    with invalid_input():
+        plan.full_clean()
+
+
+def _columns(overrides: Overrides) -> dict[str, int | None]:
+    return {f"{name}_override": number for name, number in asdict(overrides).items()}
+
+
+def _record_plan(
+    subscription: WorkspacePlan, action: str, acting_user: User | None, data: Mapping[str, object]
+) -> None:
+    workspace_services.record_audit(
+        action,
+        acting_user=acting_user,
+        workspace=subscription.workspace,
+        target=subscription,
+        data={"plan": subscription.plan.tier, **data},
+    )

@@ -1,0 +1,151 @@
+"""Changing a workspace's budgets: one function, one transaction, one audit entry.
+
+Limits and policy travel down to `ingest`, which enforces them without asking who set them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from decimal import Decimal
+from typing import Any, TypedDict, Unpack
+
+from django.db import transaction
+
+from budgets.models import Budget, BudgetPeriod, BudgetSettings, Enforcement
+from budgets.selectors import BudgetValues, budget_values
+from ingest.limits import OVER
+from ingest.models import DataMode, Measure
+from ingest.services import LimitSpec, lock_ledger, replace_limits, set_budget_policy
+from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.errors import FieldError, InvalidInput
+from workspaces.models import User, Workspace
+from workspaces.services import record_audit
+
+SOURCE = "budgets"
+MAX_LIMIT_USD = Decimal(10_000_000)
+LIMIT_DECIMALS = 12
+THRESHOLD_DECIMALS = 4
+
+_FIELD_OF_PERIOD = {BudgetPeriod.DAY: "daily_limit_usd", BudgetPeriod.MONTH: "monthly_limit_usd"}
+
+
+class BudgetChanges(TypedDict, total=False):
+    """What to change; a limit of None removes the limit. USD; the threshold is a share of the limit."""
+
+    daily_limit_usd: Decimal | None
+    monthly_limit_usd: Decimal | None
+    warning_threshold_ratio: Decimal
+    enforcement: str
+    observe_mode: bool
+    counted_data_modes: Iterable[str]
+
+
+@transaction.atomic
+def update_budget_settings(
+    workspace: Workspace, *, acting_user: User | None, **changes: Unpack[BudgetChanges]
+) -> BudgetValues:
+    """Apply `changes` and return all values as they then are. Nothing is written when nothing changes.
+
+    Raises `InvalidInput` with every field that is at fault, named as in `BudgetChanges`.
+    """
+    lock_ledger(workspace.pk)
+    old = budget_values(workspace.pk)
+    new = replace(old, **_with_sorted_modes(changes))
+    _refuse_invalid(new)
+    if new == old:
+        return old
+    budgets, settings = _store(workspace, new)
+    # The policy first: a change of the counted data modes rebuilds the meters that the new limits are held against.
+    set_budget_policy(workspace.pk, observe_mode=new.observe_mode, counted_data_modes=new.counted_data_modes)
+    replace_limits(workspace.pk, SOURCE, [_limit_spec(budget, settings) for budget in budgets])
+    record_audit(
+        "budgets.changed",
+        workspace=workspace,
+        acting_user=acting_user,
+        target=workspace.name,
+        data={"old": _for_audit(old), "new": _for_audit(new)},
+    )
+    return new
+
+
+def _with_sorted_modes(changes: BudgetChanges) -> dict[str, Any]:
+    """Sorted, so that order makes no difference; a repeated mode is still there for the validation to see."""
+    values: dict[str, Any] = dict(changes)
+    if "counted_data_modes" in values:
+        values["counted_data_modes"] = tuple(sorted(values["counted_data_modes"]))
+    return values
+
+
+def _refuse_invalid(values: BudgetValues) -> None:
+    errors = [
+        *_number_errors("daily_limit_usd", values.daily_limit_usd, MAX_LIMIT_USD, LIMIT_DECIMALS),
+        *_number_errors("monthly_limit_usd", values.monthly_limit_usd, MAX_LIMIT_USD, LIMIT_DECIMALS),
+        *_number_errors("warning_threshold_ratio", values.warning_threshold_ratio, OVER, THRESHOLD_DECIMALS),
+        *_mode_errors(values.counted_data_modes),
+    ]
+    if values.enforcement not in Enforcement.values:
+        errors.append(FieldError("enforcement", f"Must be one of: {', '.join(Enforcement.values)}."))
+    if errors:
+        raise InvalidInput(f"{errors[0].field}: {errors[0].message}", errors=errors)
+
+
+def _number_errors(field: str, value: Decimal | None, maximum: Decimal, decimals: int) -> Iterator[FieldError]:
+    if value is None:
+        return
+    # The order matters: NaN cannot be compared.
+    if not value.is_finite() or not 0 < value <= maximum:
+        yield FieldError(field, f"Must be a number above 0 and at most {maximum:,}.")
+    elif value != round(value, decimals):
+        yield FieldError(field, f"At most {decimals} decimals.")
+
+
+def _mode_errors(modes: Sequence[str]) -> Iterator[FieldError]:
+    if not modes:
+        yield FieldError("counted_data_modes", "Name at least one data mode.")
+    if len(set(modes)) != len(modes):
+        yield FieldError("counted_data_modes", "Name each data mode once.")
+    if not set(modes) <= set(DataMode.values):
+        yield FieldError("counted_data_modes", f"Each must be one of: {', '.join(DataMode.values)}.")
+
+
+def _store(workspace: Workspace, values: BudgetValues) -> tuple[list[Budget], BudgetSettings]:
+    """Make the rows say what `values` say; a budget that exists keeps its id, and with it its crossings."""
+    budgets = []
+    for period, field in _FIELD_OF_PERIOD.items():
+        limit = getattr(values, field)
+        if limit is None:
+            Budget.objects.filter(workspace=workspace, period=period).delete()
+        else:
+            budget, _ = Budget.objects.update_or_create(
+                workspace=workspace, period=period, defaults={"limit_usd": limit}
+            )
+            budgets.append(budget)
+    settings, _ = BudgetSettings.objects.update_or_create(
+        workspace=workspace,
+        defaults={
+            "warning_threshold_ratio": values.warning_threshold_ratio,
+            "enforcement": values.enforcement,
+            "updated_at": utc_now(),
+        },
+    )
+    return budgets, settings
+
+
+def _limit_spec(budget: Budget, settings: BudgetSettings) -> LimitSpec:
+    warning = settings.warning_threshold_ratio
+    return LimitSpec(
+        source_id=str(budget.pk),
+        name=budget.name,
+        measure=Measure.USD.value,
+        period=budget.period,
+        amount=budget.limit_usd,
+        thresholds=(OVER,) if warning == OVER else (warning, OVER),
+        enforce=settings.enforcement == Enforcement.HARD,
+    )
+
+
+def _for_audit(values: BudgetValues) -> dict[str, Any]:
+    """JSON keeps no decimals, so they are written as text."""
+    return {
+        name: f"{value:f}" if isinstance(value, Decimal) else list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(values).items()
+    }

@@ -1,0 +1,1 @@
+"""What happened, what it cost, what it adds up to, and what limits it."""

@@ -1,0 +1,147 @@
+"""Removing what a plan no longer keeps. Counters stay: expired rows were spent all the same."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import Error, connection, transaction
+from django.db.models import F
+
+from ingest.models import LedgerCoverage, WorkspacePolicy
+from ingest.models.audits import first_raw_bucket
+from ingest.services import lock_ledger
+from opsmeter_site.lib.periods import quarter_hour_of
+
+logger = structlog.get_logger(__name__)
+
+# "For ever" may be written as a number that no calendar reaches back to.
+_LONGEST_DAYS = 36_500
+
+# Few enough that ingest, which waits for the same lock, does not feel a chunk.
+CHUNK_ROWS = 2_000
+
+# Rows expire by when they were received, so that a repeated id stays recognisable all that time. Ids grow with it,
+# give or take moments: the oldest rows come first in the primary key, and a page without any expired one is the end.
+_PAGE_OF_EVENTS = """
+SELECT id, received_at < %(received_before)s AS has_expired
+FROM ingest_event
+WHERE workspace_id = %(workspace)s AND id > %(after)s
+ORDER BY id
+LIMIT %(limit)s
+"""
+_DELETE_EVENTS = "DELETE FROM ingest_event WHERE workspace_id = %(workspace)s AND id = ANY(%(ids)s)"
+
+_DELETE_ROLLUPS = """
+DELETE FROM ingest_rollup WHERE workspace_id = %(workspace)s AND id = ANY(ARRAY(
+    SELECT id FROM ingest_rollup WHERE workspace_id = %(workspace)s AND bucket_start < %(before)s
+    ORDER BY bucket_start LIMIT %(limit)s
+))
+"""
+_DELETE_REFUSALS = """
+DELETE FROM ingest_refusal WHERE workspace_id = %(workspace)s AND id = ANY(ARRAY(
+    SELECT id FROM ingest_refusal WHERE workspace_id = %(workspace)s AND bucket_start < %(before)s
+    ORDER BY bucket_start LIMIT %(limit)s
+))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How many rows a purge removed."""
+
+    events: int
+    rollups: int
+    refusals: int
+
+
+def raw_detail_starts_at(policy: WorkspacePolicy, now: datetime) -> datetime:
+    """From which quarter hour on every raw row of the workspace is there, and will be until this one expires."""
+    kept_from = first_raw_bucket(_expiry(now, policy.raw_retention_days))
+    return max(kept_from, LedgerCoverage.of(policy.workspace_id).raw_from or kept_from)
+
+
+def purge_all(now: datetime) -> int:
+    """Purge every workspace, the one that has waited longest first; answers how many could not be purged.
+
+    One that fails is logged and tried again by the next run.
+    """
+    waiting = WorkspacePolicy.objects.order_by(F("workspace__ledger_coverage__purged_at").asc(nulls_first=True))
+    failed = 0
+    for workspace_id in list(waiting.values_list("workspace_id", flat=True)):
+        try:
+            purge_workspace(workspace_id, now)
+        except (Error, WorkspacePolicy.DoesNotExist):
+            failed += 1
+            connection.close_if_unusable_or_obsolete()
+            logger.exception("purge_failed", workspace_id=str(workspace_id))
+    return failed
+
+
+def purge_workspace(workspace_id: UUID, now: datetime) -> Purged:
+    """Remove the workspace's raw rows, roll-ups and refusals that have expired at `now`, in short transactions.
+
+    May be killed and run again at any time, also twice at once.
+    """
+    received_before, buckets_before = _move_marks(workspace_id, now)
+    purged = Purged(
+        events=_purge_events(workspace_id, received_before),
+        rollups=_purge_buckets(workspace_id, _DELETE_ROLLUPS, buckets_before),
+        refusals=_purge_buckets(workspace_id, _DELETE_REFUSALS, buckets_before),
+    )
+    LedgerCoverage.objects.filter(workspace_id=workspace_id).update(purged_at=now)
+    return purged
+
+
+@transaction.atomic(durable=True)
+def _move_marks(workspace_id: UUID, now: datetime) -> tuple[datetime, datetime]:
+    """Say what is about to go before any of it goes: audit and repair no longer rely on it. Marks never go back."""
+    policy = lock_ledger(workspace_id)
+    coverage = LedgerCoverage.of(workspace_id)
+    events_before = _expiry(now, policy.raw_retention_days)
+    rollups_before = quarter_hour_of(_expiry(now, policy.rollup_retention_days))
+    coverage.events_purged_before = max(events_before, coverage.events_purged_before or events_before)
+    coverage.rollups_purged_before = max(rollups_before, coverage.rollups_purged_before or rollups_before)
+    coverage.save()
+    return events_before, rollups_before
+
+
+def _purge_events(workspace_id: UUID, received_before: datetime) -> int:
+    where: dict[str, Any] = {
+        "workspace": workspace_id,
+        "received_before": received_before,
+        "after": 0,
+        "limit": CHUNK_ROWS,
+    }
+    deleted = 0
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_PAGE_OF_EVENTS, where)
+            page = cursor.fetchall()
+        expired = [event_id for event_id, has_expired in page if has_expired]
+        if not expired:
+            return deleted
+        deleted += _delete_locked(workspace_id, _DELETE_EVENTS, {"workspace": workspace_id, "ids": expired})
+        where["after"] = page[-1][0]
+
+
+def _purge_buckets(workspace_id: UUID, statement: str, before: datetime) -> int:
+    where = {"workspace": workspace_id, "before": before, "limit": CHUNK_ROWS}
+    deleted = 0
+    while chunk := _delete_locked(workspace_id, statement, where):
+        deleted += chunk
+    return deleted
+
+
+@transaction.atomic(durable=True)
+def _delete_locked(workspace_id: UUID, statement: str, where: dict[str, Any]) -> int:
+    lock_ledger(workspace_id)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, where)
+        return int(cursor.rowcount)
+
+
+def _expiry(now: datetime, days: int) -> datetime:
+    """What is older than this has expired at `now`."""
+    return now - timedelta(days=min(days, _LONGEST_DAYS))

@@ -1,0 +1,123 @@
+"""Sums for pages and reports, from roll-ups only: by UTC range, or by the days of a timezone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Self
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import DateTimeField, F, Func, IntegerField, Q, QuerySet, Sum, Value
+
+from ingest.models import Rollup
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Which roll-ups to read: those whose value is among the given ones; none given means any."""
+
+    data_mode: tuple[str, ...] = ()
+    provider: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    endpoint_tag: tuple[str, ...] = ()
+    prompt_version: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+
+    def of(self, rollups: "QuerySet[Rollup]") -> "QuerySet[Rollup]":
+        """`rollups` narrowed to this slice."""
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        return rollups.filter(**{f"{name}__in": values for name, values in asked.items() if values})
+
+
+EVERYTHING = Slice()
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What some events add up to; `cost_usd` in USD counts the `unpriced_requests` as nothing."""
+
+    requests: int = 0
+    unpriced_requests: int = 0
+    errors: int = 0
+    uncached_input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    latency_ms_sum: int = 0
+    latency_count: int = 0
+    cost_usd: Decimal = Decimal(0)
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Any]) -> Self:
+        """Database sums, of which those over nothing are null."""
+        counts = {field.name: int(columns[field.name] or 0) for field in fields(cls) if field.name != "cost_usd"}
+        return cls(**counts, cost_usd=columns["cost_usd"] or Decimal(0))
+
+
+@dataclass(frozen=True, slots=True)
+class DaySums:
+    """The sums of one day in a timezone: the UTC range `[start, end)`, 23 to 25 hours long where clocks change."""
+
+    day: date
+    start: datetime
+    end: datetime
+    sums: Sums
+
+
+class _BucketOf(Func):
+    """The place of a moment among ascending ones: n for the n-th or later, but before the next."""
+
+    function = "width_bucket"
+    output_field = IntegerField()
+
+
+def range_sums(workspace_id: UUID, start: datetime, end: datetime, where: Slice = EVERYTHING) -> Sums:
+    """What the UTC range `[start, end)`, cut at quarter hours, adds up to."""
+    return Sums.of(_between(workspace_id, start, end, where).aggregate(**_aggregates()))
+
+
+def daily_sums(
+    workspace_id: UUID, zone: ZoneInfo, first_day: date, last_day: date, where: Slice = EVERYTHING
+) -> list[DaySums]:
+    """The days `first_day` to `last_day` (both included) of `zone`, each with its sums, also those without any events.
+
+    They add up to `range_sums` from the first one's start to the last one's end, to the last digit.
+    """
+    days = [first_day + timedelta(days=n) for n in range((last_day - first_day).days + 1)]
+    if not days:
+        return []
+    starts = [day_start(zone, day) for day in [*days, last_day + timedelta(days=1)]]
+    boundaries = Value(starts[:-1], output_field=ArrayField(DateTimeField()))
+    rows = (
+        _between(workspace_id, starts[0], starts[-1], where)
+        .annotate(place=_BucketOf(F("bucket_start"), boundaries))
+        .values("place")
+        .annotate(**_aggregates())
+        .order_by()
+    )
+    by_place = {row["place"]: Sums.of(row) for row in rows}
+    return [
+        DaySums(day, start, end, by_place.get(place, Sums()))
+        for place, (day, start, end) in enumerate(zip(days, starts[:-1], starts[1:], strict=True), start=1)
+    ]
+
+
+def day_start(zone: ZoneInfo, day: date) -> datetime:
+    """The UTC moment at which `day` begins in `zone`.
+
+    Where clocks skip midnight, the moment of the change; where midnight comes twice, the first one.
+    """
+    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
+
+
+def _between(workspace_id: UUID, start: datetime, end: datetime, where: Slice) -> "QuerySet[Rollup]":
+    return where.of(Rollup.objects.filter(workspace_id=workspace_id, bucket_start__gte=start, bucket_start__lt=end))
+
+
+def _aggregates() -> dict[str, Sum]:
+    # Before the others: these take over the name "requests".
+    unpriced = {"unpriced_requests": Sum("requests", filter=Q(is_priced=False))}
+    return unpriced | {field.name: Sum(field.name) for field in fields(Sums) if field.name not in unpriced}

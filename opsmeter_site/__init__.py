@@ -1,0 +1,1 @@
+"""Opsmeter: the project package (settings, URLs, wiring) and its pure helpers in `lib`."""

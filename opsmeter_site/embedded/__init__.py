@@ -1,0 +1,1 @@
+"""The bundled PostgreSQL and Valkey, and the local commands that need them (`./opsmeter up`, `test`, `manage`, …)."""

@@ -1,0 +1,27 @@
+"""What beat asks for, and when (UTC): the whole table."""
+
+from typing import Any
+
+from celery.schedules import crontab
+
+# A message that waited longer than its task's interval is dropped: the next one does the same work.
+_MINUTE = 60
+_HOUR = 3_600
+
+BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    "heartbeat": {
+        "task": "opsmeter_site.heartbeat",
+        "schedule": crontab(),
+        "options": {"expires": _MINUTE},
+    },
+    "purge-expired-rows": {
+        "task": "ingest.purge_expired_rows",
+        "schedule": crontab(minute=17),
+        "options": {"expires": _HOUR},
+    },
+    "audit-ledgers": {
+        "task": "ingest.audit_ledgers",
+        "schedule": crontab(hour=2, minute=40),
+        "options": {"expires": 6 * _HOUR},
+    },
+}

@@ -1,0 +1,42 @@
+"""Every path of the site, except the gateway's, which `opsmeter_site.wsgi` takes before Django sees them."""
+
+from django.contrib import admin
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path, re_path
+from django.views.decorators.csrf import csrf_exempt
+from django.views.generic import RedirectView
+
+from opsmeter_site import api_errors, docs, health
+from opsmeter_site.metrics_view import metrics
+
+admin.site.site_header = "Opsmeter operators' console"
+admin.site.site_title = "Opsmeter"
+admin.site.index_title = "Service"
+admin.site.site_url = None
+
+
+@csrf_exempt
+@login_not_required
+def _no_such_api_path(request: HttpRequest) -> HttpResponse:
+    """Whatever is not under `/v1`, also in debug mode and for any method."""
+    return api_errors.page_not_found(request)
+
+
+urlpatterns = [
+    path("", login_not_required(RedirectView.as_view(pattern_name="admin:index")), name="home"),
+    path("admin/", admin.site.urls),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("internal/metrics", metrics, name="metrics"),
+    path("v1/openapi.json", docs.OpenApiView.as_view(), name="openapi"),
+    path("v1/docs", docs.DocsView.as_view(), name="docs"),
+    path("v1/", include("budgets.urls")),
+    path("v1/", include("ingest.urls")),
+    re_path(r"^v1(?:/[\s\S]*)?\Z", _no_such_api_path, name="no-such-api-path"),
+]
+
+handler400 = api_errors.bad_request
+handler403 = api_errors.permission_denied
+handler404 = api_errors.page_not_found
+handler500 = api_errors.server_error

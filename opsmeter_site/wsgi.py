@@ -1,0 +1,19 @@
+"""The server's entry: the ingest gateway in front, Django behind it, in one process."""
+
+import os
+
+# Threads share a few connections; one connection a thread would ask PostgreSQL for hundreds.
+os.environ.setdefault("DATABASE_POOL_SIZE", "16")
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "opsmeter_site.settings")
+
+from django.core.wsgi import get_wsgi_application  # noqa: E402 (the environment above must be set first)
+
+_django = get_wsgi_application()
+
+from ingest.gateway.app import Gateway  # noqa: E402 (models can be imported once Django is set up)
+from ingest.pricing import warm_up  # noqa: E402
+from opsmeter_site.lib.database import conninfo  # noqa: E402
+
+application = Gateway(conninfo(), _django)
+application.warm_up()
+warm_up()

@@ -1,0 +1,331 @@
+import re
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from ingest import pricing
+from ingest.admin import CappedPaginator, usd
+from ingest.models import (
+    Event,
+    LedgerAudit,
+    LedgerCoverage,
+    Limit,
+    LimitCrossing,
+    Meter,
+    ModelAlias,
+    ModelPrice,
+    Refusal,
+    Rollup,
+    WorkspacePolicy,
+)
+from ingest.models.prices import SINCE_EVER, PriceState
+from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.periods import day_of
+from tests.factories import OperatorFactory, make_workspace
+from tests.ledger import make_event, make_events
+from workspaces.models import AuditEntry
+
+pytestmark = pytest.mark.django_db
+
+FACTS = [
+    Event,
+    Rollup,
+    Refusal,
+    Meter,
+    Limit,
+    LimitCrossing,
+    WorkspacePolicy,
+    LedgerCoverage,
+    LedgerAudit,
+]
+LARGE = [Event, Rollup, Refusal, Meter]
+
+
+def url(model, name="changelist", *args):
+    return reverse(f"admin:ingest_{model._meta.model_name}_{name}", args=args)
+
+
+@pytest.fixture
+def opened():
+    return make_workspace("pro")
+
+
+@pytest.fixture
+def operator():
+    return OperatorFactory()
+
+
+@pytest.fixture
+def console(client, operator):
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture
+def rows(opened):
+    """A row in every table of facts."""
+    now = utc_now()
+    workspace = opened.workspace
+    make_event(workspace, occurred_at=now)
+    limit = Limit.objects.filter(workspace=workspace).first()
+    start = day_of(now).start
+    LimitCrossing.objects.create(
+        limit=limit, period_start=start, threshold=Decimal("0.8"), amount=10, value=8, crossed_at=now
+    )
+    sums = dict.fromkeys(
+        (
+            "uncached_input_tokens",
+            "cache_read_tokens",
+            "cache_write_tokens",
+            "output_tokens",
+            "reasoning_tokens",
+        ),
+        1,
+    )
+    Refusal.objects.create(
+        workspace=workspace, bucket_start=start, reason="budget_exceeded", requests=3, cost_usd=Decimal("0.5"), **sums
+    )
+    LedgerCoverage.objects.update_or_create(workspace=workspace, defaults={"purged_at": now})
+    LedgerAudit.objects.create(
+        workspace=workspace,
+        checked_at=now,
+        events=1,
+        is_exact=True,
+        drift_usd=0,
+        drift_requests=0,
+        details={},
+    )
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("model", FACTS)
+def test_facts_are_shown_and_never_changed(console, opened, model):
+    row = model.objects.first()
+    for query in ({}, {"workspace": str(opened.workspace.pk)} if model in LARGE else {"q": opened.workspace.name}):
+        page = console.get(url(model), query)
+        assert page.status_code == 200
+        assert "unsafe" not in page["Content-Security-Policy"]
+    assert console.get(url(model, "change", row.pk)).status_code == 200
+    assert console.post(url(model, "change", row.pk), {}).status_code == 403
+    assert console.get(url(model, "add")).status_code == 403
+    assert console.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert model.objects.filter(pk=row.pk).exists()
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("model", FACTS)
+def test_a_list_costs_few_queries(console, model):
+    with CaptureQueriesContext(connection) as queries:
+        console.get(url(model))
+    assert len(queries) <= 9
+
+
+@pytest.mark.parametrize("model", LARGE)
+def test_large_tables_are_never_counted_in_full(console, opened, model):
+    make_events(opened.workspace, 3, apart=timedelta(minutes=20))
+    for query in ({}, {"workspace": str(opened.workspace.pk)}):
+        with CaptureQueriesContext(connection) as queries:
+            console.get(url(model), query)
+        table = model._meta.db_table
+        counts = [each["sql"] for each in queries if "COUNT(" in each["sql"] and table in each["sql"]]
+        assert counts
+        assert all(f"LIMIT {CappedPaginator.CAP})" in sql for sql in counts)
+
+
+def test_the_pages_of_a_large_table_end_at_the_cap(console, opened, monkeypatch):
+    monkeypatch.setattr(CappedPaginator, "CAP", 60)
+    make_events(opened.workspace, 70, apart=timedelta(seconds=1))
+    first = console.get(url(Event))
+    assert first.context["cl"].result_count == 60
+    assert len(first.context["cl"].result_list) == 50
+    assert len(console.get(url(Event), {"p": 2}).context["cl"].result_list) == 10
+
+
+def test_events_of_one_workspace_by_time(console, opened):
+    other = make_workspace()
+    newest = make_event(opened.workspace, external_request_id="the-newest")
+    make_event(opened.workspace, external_request_id="older", occurred_at=newest.occurred_at - timedelta(days=1))
+    make_event(other.workspace, external_request_id="not-mine")
+    query = {"workspace": str(opened.workspace.pk)}
+    shown = [event.external_request_id for event in console.get(url(Event), query).context["cl"].result_list]
+    assert shown == ["the-newest", "older"]
+    found = console.get(url(Event), {**query, "q": "older"}).context["cl"].result_list
+    assert [event.external_request_id for event in found] == ["older"]
+    by_mode = console.get(url(Event), {**query, "data_mode__exact": "demo"})
+    assert len(by_mode.context["cl"].result_list) == 0
+    assert b"workspace_filter" not in by_mode.content
+    assert b'name="data_mode__exact" value="demo"' in by_mode.content
+
+
+def test_the_workspace_filter_asks_as_one_types(console, opened):
+    page = console.get(url(Event), {"workspace": str(opened.workspace.pk)}).content.decode()
+    assert opened.workspace.name in page
+    assert "admin/js/autocomplete.js" in page
+    assert "style=" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+    query = {"app_label": "ingest", "model_name": "event", "field_name": "workspace", "term": opened.workspace.name}
+    found = console.get(reverse("admin:autocomplete"), query).json()["results"]
+    assert [entry["id"] for entry in found] == [str(opened.workspace.pk)]
+
+
+@pytest.mark.parametrize("value", ["nonsense", "00000000-0000-0000-0000-000000000000", "%00"])
+def test_an_odd_workspace_in_the_address_is_no_error(console, value):
+    assert console.get(url(Event) + "?workspace=" + value).status_code in {200, 302}
+
+
+def test_an_unpriced_event_says_so(console, opened):
+    make_event(opened.workspace, cost_usd=None)
+    assert b"unpriced" in console.get(url(Event)).content
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"), [("0.010000000001", "0.010000000001"), ("1200.50", "1,200.5"), ("100", "100")]
+)
+def test_amounts_show_their_digits(amount, shown):
+    assert usd(Decimal(amount)) == shown
+
+
+# --- Prices -----------------------------------------------------------------------------------------------------------
+
+PRICE = {
+    "provider": "Acme",
+    "model": "Large-1",
+    "effective_from_0": "2026-01-01",
+    "effective_from_1": "00:00:00",
+    "service_tier": "standard",
+    "context_above": "0",
+    "input_usd_per_1m": "2.5",
+    "output_usd_per_1m": "10",
+    "is_meant": "on",
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_book():
+    pricing.forget_book()
+    yield
+    pricing.forget_book()
+
+
+def add(**fields):
+    return ModelPrice.objects.create(
+        **{
+            "provider": "acme",
+            "model": "large-1",
+            "effective_from": SINCE_EVER,
+            "input_usd_per_1m": Decimal(2),
+            "output_usd_per_1m": Decimal(8),
+            "source": "genai-prices 0",
+            "checked_on": utc_now().date(),
+            **fields,
+        }
+    )
+
+
+def test_an_operator_adds_a_price(console, operator):
+    response = console.post(url(ModelPrice, "add"), PRICE)
+    assert response.status_code == 302, response.context["errors"]
+    price = ModelPrice.objects.get(provider="acme")
+    assert (price.model, price.input_usd_per_1m, price.source, price.created_by) == (
+        "large-1",
+        Decimal("2.5"),
+        "operator",
+        operator,
+    )
+    assert AuditEntry.objects.get(action="price.added", actor=operator).target == str(price)
+
+
+def test_a_second_price_of_the_same_key_is_a_revision(console):
+    console.post(url(ModelPrice, "add"), PRICE)
+    console.post(url(ModelPrice, "add"), {**PRICE, "input_usd_per_1m": "3"})
+    assert list(ModelPrice.objects.filter(provider="acme").order_by("revision").values_list("revision", flat=True)) == [
+        1,
+        2,
+    ]
+
+
+def test_a_slip_of_the_unit_is_asked_about_first(console):
+    add()
+    doubtful = {**PRICE, "input_usd_per_1m": "2000", "is_meant": ""}
+    response = console.post(url(ModelPrice, "add"), doubtful)
+    assert "input_usd_per_1m" in response.context["adminform"].form.errors
+    assert console.post(url(ModelPrice, "add"), {**doubtful, "is_meant": "on"}).status_code == 302
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_usd_per_1m": "-1"},
+        {"input_usd_per_1m": "", "output_usd_per_1m": ""},
+        {"is_withdrawn": "on"},
+        {"provider": ""},
+        {"window_start": "08:00"},
+        {"effective_from_0": "soon"},
+        {"context_above": "-1"},
+        {"input_usd_per_1m": "999999999999"},
+    ],
+)
+def test_a_bad_price_is_explained_and_not_stored(console, changes):
+    response = console.post(url(ModelPrice, "add"), {**PRICE, **changes}, follow=True)
+    assert response.status_code == 200
+    assert not ModelPrice.objects.filter(provider="acme").exists()
+    explained = [str(message) for message in response.context.get("messages") or []]
+    assert explained or response.context["errors"]
+
+
+def test_prices_are_never_changed_or_deleted(console):
+    price = add()
+    assert console.get(url(ModelPrice, "change", price.pk)).status_code == 200
+    assert console.post(url(ModelPrice, "change", price.pk), PRICE).status_code == 403
+    assert console.post(url(ModelPrice, "delete", price.pk), {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "audit"),
+    [("approve", PriceState.ACTIVE, "price.approved"), ("reject", PriceState.REJECTED, "price.rejected")],
+)
+def test_waiting_prices_are_decided_together(console, operator, action, state, audit):
+    add()
+    waiting = [
+        add(state=PriceState.PENDING, revision=2, input_usd_per_1m=9),
+        add(state=PriceState.PENDING, service_tier="batch"),
+    ]
+    page = console.get(url(ModelPrice), {"state__exact": "pending"})
+    assert b"2.000000000000000000 / 8.000000000000000000" in page.content
+    body = {"action": action, "_selected_action": [price.pk for price in waiting]}
+    response = console.post(url(ModelPrice), body, follow=True)
+    assert next(str(message) for message in response.context["messages"]).endswith("2 prices.")
+    assert {price.state for price in ModelPrice.objects.filter(pk__in=[each.pk for each in waiting])} == {state}
+    assert AuditEntry.objects.filter(action=audit, actor=operator).count() == 2
+
+
+def test_deciding_on_what_does_not_wait_is_explained(console):
+    price = add()
+    body = {"action": "approve", "_selected_action": [price.pk]}
+    response = console.post(url(ModelPrice), body, follow=True)
+    assert "does not wait" in next(str(message) for message in response.context["messages"])
+
+
+def test_an_alias_is_added_and_moved(console):
+    add()
+    add(model="large-2")
+    body = {"provider": "ACME", "alias": "Large", "model": "large-1"}
+    assert console.post(url(ModelAlias, "add"), body).status_code == 302
+    alias = ModelAlias.objects.get(provider="acme")
+    assert (alias.alias, alias.model, alias.source) == ("large", "large-1", "operator")
+    assert console.post(url(ModelAlias, "change", alias.pk), {"model": "large-2"}).status_code == 302
+    alias.refresh_from_db()
+    assert alias.model == "large-2"
+    console.get(url(ModelAlias))  # shows, and so takes away, the messages of before
+    refused = console.post(url(ModelAlias, "change", alias.pk), {"model": "large-9"}, follow=True)
+    assert "has no price" in next(str(message) for message in refused.context["messages"])
+
+
+def test_everything_of_the_ledger_is_registered():
+    registered = {model for model in admin.site._registry if model._meta.app_label == "ingest"}
+    assert registered == set(apps.get_app_config("ingest").get_models())

@@ -1,0 +1,41 @@
+from datetime import timedelta
+
+import pytest
+from celery.schedules import crontab
+from django.conf import settings
+
+from opsmeter_site.celery import app
+from opsmeter_site.schedule import BEAT_SCHEDULE
+
+
+def test_beat_reads_this_table() -> None:
+    assert app.conf.beat_schedule == BEAT_SCHEDULE
+    assert app.conf.timezone == "UTC"
+
+
+@pytest.mark.parametrize("name", BEAT_SCHEDULE)
+def test_every_entry_names_a_task_that_workers_know(name: str) -> None:
+    app.loader.import_default_modules()
+    assert BEAT_SCHEDULE[name]["task"] in app.tasks
+
+
+@pytest.mark.parametrize("name", BEAT_SCHEDULE)
+def test_a_message_is_dropped_rather_than_piled_up(name: str) -> None:
+    """While no worker is there, beat goes on asking."""
+    assert BEAT_SCHEDULE[name]["options"]["expires"] <= timedelta(days=1).total_seconds()
+
+
+def test_the_ledger_is_purged_every_hour_audited_every_night_and_beat_shows_life_every_minute() -> None:
+    times = {name: entry["schedule"] for name, entry in BEAT_SCHEDULE.items()}
+    assert times == {
+        "heartbeat": crontab(),
+        "purge-expired-rows": crontab(minute=17),
+        "audit-ledgers": crontab(hour=2, minute=40),
+    }
+
+
+def test_no_task_may_run_longer_than_its_message_stays_hidden() -> None:
+    """Redis hands an unacknowledged message to a second worker after the visibility timeout."""
+    app.loader.import_default_modules()
+    longest = max(task.time_limit or settings.CELERY_TASK_TIME_LIMIT for task in app.tasks.values())
+    assert longest < settings.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"]

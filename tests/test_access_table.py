@@ -1,0 +1,203 @@
+"""Who gets what, for every path of the product. A path without a row fails the test: access is decided on purpose."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from ingest.gateway.app import ROUTES
+from tests.conftest import payload
+from tests.factories import OperatorFactory, UserFactory, make_cast, token_for
+from workspaces.models import AccessToken, Role
+from workspaces.services import add_member, create_api_key, remove_member, revoke_access_token, revoke_api_key
+
+# Callers, in the order of the columns below.
+CALLERS = (
+    "nobody",
+    "removed",  # the token of a person who is no longer a member
+    "revoked",  # a revoked token and a revoked API key
+    "key",  # the workspace's API key
+    "viewer",
+    "member",
+    "admin",
+    "owner",
+    "reading owner",  # a token of the owner that may only read
+    "foreign owner",  # the owner of another workspace: the same answers, about their own workspace
+)
+OPEN = dict.fromkeys(CALLERS, 200)
+
+
+def _bearer(**statuses: int) -> dict[str, int]:
+    """Every person 200 unless said otherwise; what is not a live token 401."""
+    people = {"viewer": 200, "member": 200, "admin": 200, "owner": 200, "reading owner": 200, "foreign owner": 200}
+    return {"nobody": 401, "removed": 401, "revoked": 401, "key": 401, **people, **statuses}
+
+
+_KEY_ONLY = {**dict.fromkeys(CALLERS, 401), "key": 200}
+_MANAGERS = _bearer(viewer=403, member=403, **{"reading owner": 403})
+_WRITERS = _bearer(**{"reading owner": 403})
+
+# (method, path) → status by caller.
+TABLE: dict[tuple[str, str], dict[str, int]] = {
+    ("GET", "/"): dict.fromkeys(CALLERS, 302),
+    ("GET", "/healthz"): OPEN,
+    ("GET", "/readyz"): OPEN,
+    # Outside production, as settings.py says; tests/opsmeter_site/test_metrics_view.py has the rest.
+    ("GET", "/internal/metrics"): OPEN,
+    ("GET", "/v1/openapi.json"): OPEN,
+    ("GET", "/v1/docs"): OPEN,
+    ("GET", "/v1/public/pricing-models"): OPEN,
+    ("GET", "/v1/settings/budgets"): _bearer(),
+    ("PUT", "/v1/settings/budgets"): _MANAGERS,
+    ("PATCH", "/v1/settings/budgets"): _MANAGERS,
+    ("GET", "/v1/settings/workspace-status"): _bearer(),
+    ("GET", "/v1/diagnostics/workspace-status"): _KEY_ONLY,
+    ("DELETE", "/v1/ingest/demo-data"): _WRITERS,
+    ("DELETE", "/v1/ingest/demo-data?scope=workspace"): _MANAGERS,
+    ("DELETE", "/v1/ingest/test-data"): _WRITERS,
+    ("DELETE", "/v1/ingest/test-data?scope=workspace"): _MANAGERS,
+    ("POST", "/v1/ingest/llm-request"): _KEY_ONLY,
+    ("POST", "/v1/ingest/llm-requests"): _KEY_ONLY,
+    ("POST", "/v1/ingest/demo"): _KEY_ONLY,
+    ("POST", "/v1/otlp/v1/traces"): _KEY_ONLY,
+    ("GET", "/v1/nothing"): dict.fromkeys(CALLERS, 404),
+}
+BODIES = {
+    ("PUT", "/v1/settings/budgets"): lambda: {"dailyLimitUsd": 50},
+    ("PATCH", "/v1/settings/budgets"): lambda: {"dailyLimitUsd": 50},
+    ("POST", "/v1/ingest/llm-request"): payload,
+    ("POST", "/v1/ingest/llm-requests"): lambda: {"events": [payload()]},
+    ("POST", "/v1/ingest/demo"): payload,
+    ("POST", "/v1/otlp/v1/traces"): lambda: {"resourceSpans": []},
+}
+ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+# The one pattern that stands for many paths, and the path that stands for it.
+CATCH_ALL = r"^v1(?:/[\s\S]*)?\Z"
+
+
+def _paths(patterns: list[URLPattern | URLResolver], prefix: str = "/") -> Iterator[tuple[str, URLPattern]]:
+    for pattern in patterns:
+        route = str(pattern.pattern)
+        if route == "admin/":
+            continue
+        if isinstance(pattern, URLResolver):
+            yield from _paths(pattern.url_patterns, prefix + route)
+        else:
+            yield ("/v1/nothing" if route == CATCH_ALL else prefix + route), pattern
+
+
+def _methods(pattern: URLPattern) -> set[str]:
+    """What a class of the REST framework serves; plain views serve GET."""
+    view = getattr(pattern.callback, "cls", None)
+    served = [name for name in view.http_method_names if hasattr(view, name)] if view else ["get"]
+    return {name.upper() for name in served} - {"HEAD"}
+
+
+def _served() -> set[tuple[str, str]]:
+    django = {(method, path) for path, pattern in _paths(get_resolver().url_patterns) for method in _methods(pattern)}
+    return django | {("POST", path) for path in ROUTES}
+
+
+def test_every_path_and_method_has_a_row():
+    rows = {(method, path.partition("?")[0]) for method, path in TABLE}
+    assert rows == _served()
+
+
+def test_every_row_names_every_caller():
+    assert all(tuple(row) == CALLERS or set(row) == set(CALLERS) for row in TABLE.values())
+
+
+@pytest.fixture(scope="module")
+def credentials(django_db_setup, django_db_blocker):
+    """The headers of every caller."""
+    with django_db_blocker.unblock():
+        people = make_cast("pro")
+        foreign = make_cast("pro")
+        workspace = people.workspace
+        tokens = {name: token_for(getattr(people, name), workspace) for name in ("viewer", "member", "admin", "owner")}
+        tokens["reading owner"] = token_for(people.owner, workspace, "read")
+        tokens["foreign owner"] = foreign.opened.access_token_plain
+        tokens["removed"] = _token_of_a_removed_member(people, foreign)
+        headers = {name: {"Authorization": f"Bearer {plain}"} for name, plain in tokens.items()}
+        headers["nobody"] = {}
+        headers["key"] = {"X-API-Key": people.opened.api_key_plain}
+        headers["revoked"] = _revoked(people)
+        return headers
+
+
+def _token_of_a_removed_member(people, foreign):
+    leaver = foreign.outsider
+    add_member(people.workspace, leaver, Role.ADMIN, acting_user=people.owner)
+    plain = token_for(leaver, people.workspace)
+    remove_member(people.workspace, leaver, acting_user=people.owner)
+    return plain
+
+
+def _revoked(people):
+    plain = token_for(people.admin, people.workspace)
+    revoke_access_token(AccessToken.objects.filter(user=people.admin).latest("pk"), acting_user=people.owner)
+    key, key_plain = create_api_key(people.workspace, name="Revoked", created_by=people.owner, acting_user=people.owner)
+    revoke_api_key(key, acting_user=people.owner)
+    return {"Authorization": f"Bearer {plain}", "X-API-Key": key_plain}
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: " ".join(row))
+def test_who_gets_what(app, credentials, row):
+    method, path = row
+    body = BODIES.get(row, lambda: b"")
+    found = {caller: app.request(method, path, body(), credentials[caller]).status for caller in CALLERS}
+    assert found == TABLE[row]
+
+
+@pytest.mark.parametrize("path", sorted({path.partition("?")[0] for _, path in TABLE if path.startswith("/v1/")}))
+@pytest.mark.parametrize("caller", ["nobody", "owner", "key"])
+def test_every_other_method_is_a_4xx_json_object(app, credentials, path, caller):
+    served = {method for method, at in TABLE if at.partition("?")[0] == path}
+    for method in set(ALL_METHODS) - served - ({"HEAD"} if "GET" in served else set()):
+        reply = app.request(method, path, b"", credentials[caller])
+        assert reply.status in {401, 404, 405}, (method, reply.status)
+        assert reply.headers["Content-Type"] == "application/json"
+        assert "Location" not in reply.headers
+        if method != "HEAD":
+            assert reply.json["ok"] is False
+        if reply.status == 405:
+            assert set(reply.headers["Allow"].split(", ")) - {"HEAD"} == served
+
+
+# --- The operators' console -----------------------------------------------------------------------------------------
+
+
+def _console_addresses(patterns, prefix: str = "/admin/") -> Iterator[str]:
+    """Every address of the console, with something in each place that wants something."""
+    for pattern in patterns:
+        route = str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from _console_addresses(pattern.url_patterns, prefix + route)
+        elif route.startswith("^"):
+            yield prefix + "ingest/"
+        else:
+            yield prefix + re.sub(r"<[^>]+>", "1", route).replace(r"(?P1.*)$", "nothing")
+
+
+@pytest.mark.django_db
+def test_the_console_is_for_operators_only():
+    console = next(each for each in get_resolver().url_patterns if str(each.pattern) == "admin/")
+    addresses = set(_console_addresses(console.url_patterns)) - {reverse("admin:login")}
+    assert len(addresses) > 60
+    nobody, member = Client(), Client()
+    member.force_login(UserFactory())
+    for address in addresses:
+        for caller in (nobody, member):
+            response = caller.get(address)
+            assert response.status_code == 302, address
+            assert response["Location"].startswith((reverse("admin:login"), reverse("admin:index")))
+
+
+@pytest.mark.django_db
+def test_the_console_opens_for_operators():
+    operator = Client()
+    operator.force_login(OperatorFactory())
+    assert operator.get("/admin/").status_code == 200
+    assert b"Opsmeter operators" in Client().get(reverse("admin:login")).content

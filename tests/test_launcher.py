@@ -1,0 +1,361 @@
+"""`./opsmeter` as its users meet it: real servers, real processes, a data folder per test."""
+
+import http.client
+import importlib.machinery
+import importlib.util
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from opsmeter_site.embedded import preflight
+from opsmeter_site.embedded.errors import LocalError
+from opsmeter_site.embedded.folder import DataFolder
+from opsmeter_site.embedded.postgres import Postgres
+from opsmeter_site.embedded.processes import ROOT, Processes, Program, Signals, StopRequested, launched
+from opsmeter_site.embedded.servers import start_servers
+from opsmeter_site.embedded.up import DEMO_KEYS, keep_running
+
+LAUNCHER = str(ROOT / "opsmeter")
+# What the suite itself was started with must not reach the commands under test.
+OURS = (
+    "DATABASE_URL",
+    "REDIS_URL",
+    "OPSMETER_",
+    "DJANGO_",
+    "SECRET_KEY",
+    "DEBUG",
+    "ALLOWED_HOSTS",
+    "REDIS_KEY",
+    "PYTEST",
+)
+START_SECONDS = 90
+
+
+def environment(data: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return kept | {"OPSMETER_DATA": str(data)}
+
+
+def run(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [LAUNCHER, *arguments], env=environment(data), capture_output=True, text=True, timeout=START_SECONDS
+    )
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = START_SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.05)
+
+
+def processes_of(data: Path) -> list[str]:
+    """Command lines of every process that was started for this data folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("OPSMETER_DATA") == str(data) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "data"
+    yield folder
+    assert processes_of(folder) == []
+
+
+@pytest.fixture
+def folder(data: Path) -> Iterator[DataFolder]:
+    """A locked data folder; whatever a test starts in it is stopped."""
+    with DataFolder(data) as locked:
+        locked.lock("a test")
+        yield locked
+
+
+@pytest.fixture
+def processes(folder: DataFolder) -> Iterator[Processes]:
+    running = Processes(folder)
+    yield running
+    running.stop_all()
+
+
+@pytest.fixture
+def launcher() -> ModuleType:
+    """The launcher as a module, to ask it about environments that it does not make here."""
+    loader = importlib.machinery.SourceFileLoader("launcher_under_test", LAUNCHER)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+class TestCommandLine:
+    def test_help_needs_nothing_and_succeeds(self, data: Path) -> None:
+        result = run(data, "--help")
+        assert result.returncode == 0
+        assert "usage: ./opsmeter" in result.stdout
+        assert not data.exists()
+
+    @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["up", "--port", "70000"], ["up", "--nonsense"]])
+    def test_wrong_usage_exits_with_2(self, data: Path, arguments: list[str]) -> None:
+        result = run(data, *arguments)
+        assert result.returncode == 2
+        assert "usage" in result.stderr
+        assert not data.exists()
+
+    def test_a_taken_port_is_said_and_nothing_is_changed(self, data: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            result = run(data, "up", "--port", str(listener.getsockname()[1]))
+        assert result.returncode == 1
+        assert "the port is taken" in result.stderr
+        assert not data.exists()
+
+    def test_a_taken_data_folder_is_said_with_its_holder(self, folder: DataFolder) -> None:
+        result = run(folder.path, "up", "--port", "0")
+        assert result.returncode == 1
+        assert f"in use by process {os.getpid()} (a test)" in result.stderr
+
+    def test_options_win_over_the_environment(self, tmp_path: Path) -> None:
+        options = preflight.parse_up(["--data", str(tmp_path / "a"), "--port", "0"], {"OPSMETER_DATA": "/elsewhere"})
+        assert options.data == tmp_path / "a"
+        assert preflight.parse_up([], {"OPSMETER_DATA": "/elsewhere"}).data == Path("/elsewhere")
+
+
+class TestPythonEnvironment:
+    def test_an_interrupted_installation_is_not_taken_for_a_finished_one(
+        self, launcher: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(launcher, "VENV", tmp_path)
+        assert not launcher.is_installed("runtime")
+        launcher.marker("runtime").write_text(launcher.fingerprint("runtime"))
+        assert launcher.is_installed("runtime")
+        assert not launcher.is_installed("dev")
+
+    def test_changed_requirements_are_noticed(
+        self, launcher: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(launcher, "VENV", tmp_path)
+        launcher.marker("dev").write_text(launcher.fingerprint("dev"))
+        assert launcher.is_installed("runtime")
+        monkeypatch.setattr(launcher, "ROOT", tmp_path)
+        for name in ("requirements.txt", "requirements.lock", "requirements-dev.txt"):
+            (tmp_path / name).write_text("something==2\n")
+        assert not launcher.is_installed("runtime")
+
+
+class TestServers:
+    def test_they_start_privately_and_durably_and_keep_their_data(
+        self, folder: DataFolder, processes: Processes
+    ) -> None:
+        first = start_servers(folder, processes, Signals(), {})
+        with psycopg.connect(first["DATABASE_URL"], autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept (n int)")
+            settings = dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
+        with redis.Redis.from_url(first["REDIS_URL"]) as client:
+            client.set("kept", "1")
+        assert (settings["fsync"], settings["TimeZone"], settings["server_encoding"]) == ("on", "UTC", "UTF8")
+        assert (settings["listen_addresses"], settings["unix_socket_directories"]) == ("127.0.0.1", "")
+        assert stat.S_IMODE((folder.path / "secrets.json").stat().st_mode) == 0o600
+        processes.stop_all()
+
+        second = start_servers(folder, processes, Signals(), {})
+        with psycopg.connect(second["DATABASE_URL"]) as connection:
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+        with redis.Redis.from_url(second["REDIS_URL"]) as client:
+            assert client.get("kept") == b"1"
+
+    def test_nobody_gets_in_without_the_password(self, folder: DataFolder, processes: Processes) -> None:
+        urls = start_servers(folder, processes, Signals(), {})
+        database, broker = urlsplit(urls["DATABASE_URL"]), urlsplit(urls["REDIS_URL"])
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(f"postgres://opsmeter:wrong@127.0.0.1:{database.port}/opsmeter")
+        with (
+            redis.Redis(host="127.0.0.1", port=broker.port or 0) as client,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            client.ping()
+
+    def test_what_the_caller_names_is_not_started(self, folder: DataFolder, processes: Processes) -> None:
+        named = {"DATABASE_URL": "postgres://elsewhere/db", "REDIS_URL": "redis://elsewhere"}
+        assert start_servers(folder, processes, Signals(), named) == named
+        assert not folder.postgres.exists()
+
+    def test_a_left_over_server_is_stopped_and_its_data_used(self, folder: DataFolder, processes: Processes) -> None:
+        start_servers(folder, processes, Signals(), {"REDIS_URL": "redis://elsewhere"})
+        next_owner = Processes(folder)
+        assert next_owner.stop_left_over() == ["postgres"]
+        urls = start_servers(folder, next_owner, Signals(), {"REDIS_URL": "redis://elsewhere"})
+        psycopg.connect(urls["DATABASE_URL"]).close()
+        next_owner.stop_all()
+
+    def test_a_reused_process_number_is_left_alone(self, folder: DataFolder) -> None:
+        record = {"name": "web", "pid": os.getpid(), "command": ["something", "else"], "signal": 9, "patience": 1}
+        folder.processes_file.write_text(json.dumps([record]))
+        assert Processes(folder).stop_left_over() == []
+
+    def test_a_pid_file_that_names_a_stranger_does_not_stop_the_start(
+        self, folder: DataFolder, processes: Processes
+    ) -> None:
+        elsewhere = {"REDIS_URL": "redis://elsewhere"}
+        start_servers(folder, processes, Signals(), elsewhere)
+        processes.stop_all()
+        stranger = folder.postgres / "postmaster.pid"
+        stranger.write_text(f"{os.getpid()}\n")
+        urls = start_servers(folder, processes, Signals(), elsewhere)
+        psycopg.connect(urls["DATABASE_URL"]).close()
+
+    def test_a_start_that_fails_says_why(self, folder: DataFolder, processes: Processes) -> None:
+        elsewhere = {"REDIS_URL": "redis://elsewhere"}
+        Postgres(folder, durable=False).prepare()
+        (folder.postgres / "global" / "pg_control").unlink()
+        with pytest.raises(LocalError, match=r"postgres does not start: .*pg_control"):
+            start_servers(folder, processes, Signals(), elsewhere)
+
+
+class TestProcesses:
+    def test_a_program_ends_with_the_process_that_started_it(self, folder: DataFolder) -> None:
+        starter = f"import subprocess; subprocess.run({launched(['/bin/sleep', '60'])!r})"
+        starter = starter.replace(f"'{os.getpid()}'", "str(__import__('os').getpid())")
+        parent = subprocess.Popen([sys.executable, "-c", starter], env=environment(folder.path))
+        wait_for(lambda: "/bin/sleep 60" in processes_of(folder.path))
+        parent.kill()
+        parent.wait()
+        wait_for(lambda: not processes_of(folder.path), 10)
+
+    def test_a_signal_ends_a_wait(self) -> None:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(StopRequested) as stop:
+                signals.wait_until(lambda: False, 10)
+        assert stop.value.exit_code == 143
+
+    def test_a_stubborn_program_is_killed_with_all_it_started(self, folder: DataFolder, processes: Processes) -> None:
+        script = "trap '' TERM; sleep 60 & echo $! > \"$OPSMETER_DATA/child\"; while :; do sleep 1; done"
+        command = ("/bin/bash", "-c", script)
+        program = Program("stubborn", command, environment(folder.path), log=folder.logs / "log", patience=0.1)
+        processes.start(program)
+        wait_for((folder.path / "child").exists)
+        processes.stop_all()
+        wait_for(lambda: not processes_of(folder.path), 10)
+
+    def test_what_ends_by_itself_is_started_again(self, folder: DataFolder, processes: Processes) -> None:
+        script = 'echo once >> "$OPSMETER_DATA/starts"; exit 3'
+        program = Program("short", ("/bin/bash", "-c", script), environment(folder.path), log=folder.logs / "log")
+        starts = folder.path / "starts"
+
+        class StopAfterTwo(Signals):
+            def check(self) -> None:
+                if starts.exists() and len(starts.read_text().split()) >= 2:
+                    raise StopRequested(signal.SIGTERM)
+
+        processes.start(program)
+        keep_running(processes, StopAfterTwo())
+        assert starts.read_text().split() == ["once", "once"]
+
+
+def test_manage_reads_from_the_caller_and_passes_the_exit_code_on(data: Path) -> None:
+    code = "from django.db import connection as c; c.ensure_connection(); print(c.vendor); raise SystemExit(7)"
+    result = subprocess.run(
+        [LAUNCHER, "manage", "shell", "-v0"],
+        env=environment(data),
+        input=code,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    assert result.stdout.strip() == "postgresql", result.stderr
+    assert result.returncode == 7
+
+
+class Up:
+    """A running `./opsmeter up`."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.ready_file = data.parent / "ready.json"
+        self.output = data.parent / "output"
+        command = [LAUNCHER, "up", "--port", "0", "--ready-file", str(self.ready_file)]
+        with self.output.open("wb") as output:
+            # Tied to this process: a killed test run leaves nothing behind.
+            self.process = subprocess.Popen(
+                launched(command), env=environment(data), stdout=output, stderr=subprocess.STDOUT
+            )
+        wait_for(lambda: self.ready_file.exists() or self.process.poll() is not None)
+        assert self.ready_file.exists(), self.output.read_text()
+        self.ready: dict[str, str] = json.loads(self.ready_file.read_text())
+
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        address = urlsplit(self.ready["url"])
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+        try:
+            headers = {"X-API-Key": self.ready["apiKey"], "Content-Type": "application/json"}
+            connection.request(method, path, json.dumps(body) if body else None, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def stop(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def test_up_serves_until_it_is_stopped_and_leaves_nothing(data: Path) -> None:
+    """One life: first event, a second start beside it, a killed server, SIGKILL for all, the next start, the end."""
+    first = Up(data)
+    try:
+        assert_ready(first)
+        event = {"externalRequestId": "e-1", "provider": "openai", "model": "gpt-4o-mini", "status": "success"}
+        event |= {"inputTokens": 10, "outputTokens": 5, "latencyMs": 1}
+        status, answer = first.request("POST", "/v1/ingest/llm-request", event)
+        assert (status, answer["duplicate"]) == (200, False)
+
+        second = run(data, "up", "--port", "0")
+        assert second.returncode == 1
+        assert f"in use by process {first.process.pid} (./opsmeter up)" in second.stderr
+        code = "from ingest.models import Event; print(Event.objects.filter(external_request_id='e-1').count())"
+        counted = run(data, "manage", "shell", "-v0", "-c", code)
+        assert counted.stdout.strip() == "1", counted.stderr
+
+        records = json.loads((data / "run" / "processes.json").read_text())
+        os.kill(next(record["pid"] for record in records if record["name"] == "valkey"), signal.SIGKILL)
+        wait_for(lambda: "valkey ended unexpectedly" in first.output.read_text(), 10)
+    finally:
+        first.process.kill()
+        first.process.wait()
+
+    first.ready_file.unlink()
+    next_start = Up(data)
+    status, answer = next_start.request("POST", "/v1/ingest/llm-request", event)
+    assert (status, answer["duplicate"]) == (200, True)
+    assert next_start.stop(signal.SIGTERM) == 0, next_start.output.read_text()
+    assert processes_of(data) == []
+    assert not (data / "run" / "processes.json").exists()
+
+
+def assert_ready(up: Up) -> None:
+    """The ready file is complete and private, and the reader was told the same."""
+    assert stat.S_IMODE(up.ready_file.stat().st_mode) == 0o600
+    assert set(up.ready) == {"url", *DEMO_KEYS}
+    for shown in (up.ready["url"], up.ready["email"], up.ready["password"], up.ready["apiKey"], "curl -sS"):
+        assert shown in up.output.read_text()

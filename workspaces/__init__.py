@@ -1,0 +1,1 @@
+"""Who: people, workspaces, roles, API keys, access tokens, audit."""

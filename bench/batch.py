@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from bench.load import PROCESSES, granian, open_limited_workspace, wrk, write_keys
+from bench.load import PROCESSES, granian, open_limited_workspace, write_keys, wrk
 from opsmeter_site.lib.database import conninfo
 
 EVENTS = 500
@@ -43,8 +43,8 @@ def _sample(workspace_id: UUID) -> tuple[list[str], list[str]]:
             " WHERE table_name = 'ingest_event' AND column_name <> 'id' ORDER BY ordinal_position"
         ).fetchall()
         columns = [name for (name,) in found]
-        query = f"COPY (SELECT {', '.join(columns)} FROM ingest_event WHERE workspace_id = '{workspace_id}' LIMIT 1) TO STDOUT"
-        with database.cursor().copy(query) as copy:
+        row = f"SELECT {', '.join(columns)} FROM ingest_event WHERE workspace_id = '{workspace_id}' LIMIT 1"
+        with database.cursor().copy(f"COPY ({row}) TO STDOUT") as copy:
             text = b"".join(bytes(part) for part in copy).decode().rstrip("\n")
     return columns, text.split("\t")
 

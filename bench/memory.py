@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from bench.load import Server, granian, open_limited_workspace, wrk, write_keys
+from bench.load import Server, granian, open_limited_workspace, write_keys, wrk
 from opsmeter_site.lib.database import conninfo
 
 EVENTS = 1_000_000

@@ -110,7 +110,7 @@ DEFAULT_PLANS = (
 # Lowest and highest sensible value. The highest are what ledger columns and dates can hold with room to spare.
 NUMBER_RANGES: Mapping[str, tuple[int, int]] = {
     "monthly_requests": (0, 999_999_999_999),
-    "requests_per_minute": (1, 10_000_000),
+    "requests_per_minute": (1, 1_000_000_000),
     "raw_retention_days": (1, 36_500),
     "rollup_retention_days": (1, 36_500),
     "members": (1, 1_000_000),

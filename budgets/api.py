@@ -13,7 +13,7 @@ from budgets.serializers import BudgetSettingsSerializer, WorkspaceStatusSeriali
 from budgets.services import update_budget_settings
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput
-from opsmeter_site.lib.openapi import error_answers
+from opsmeter_site.lib.openapi import RETRY_AFTER, error_answers
 from opsmeter_site.lib.wire import WireView, json_body
 from workspaces.authentication import (
     ApiKeyAuthentication,
@@ -42,7 +42,8 @@ class BudgetSettingsView(WireView):
         operation_id="getBudgets",
         tags=["Budgets"],
         summary="Read the workspace's budgets",
-        responses={200: BudgetSettingsSerializer, **error_answers(401, 403, 406, 503)},
+        parameters=[RETRY_AFTER],
+        responses={200: BudgetSettingsSerializer, **error_answers(401, 403, 404, 406, 503)},
         examples=[OpenApiExample("budgets", value=BUDGETS, response_only=True, status_codes=["200"])],
     )
     def get(self, request: Request) -> Response:
@@ -55,7 +56,8 @@ class BudgetSettingsView(WireView):
         summary="Replace the workspace's budgets",
         description="What is missing takes its default: leaving out a limit removes it. Unknown fields are refused.",
         request=BudgetSettingsSerializer,
-        responses={200: BudgetSettingsSerializer, **error_answers(400, 401, 403, 406, 413, 415, 503)},
+        parameters=[RETRY_AFTER],
+        responses={200: BudgetSettingsSerializer, **error_answers(400, 401, 403, 404, 406, 413, 415, 503)},
         examples=[OpenApiExample("budgets", value=BUDGETS)],
     )
     def put(self, request: Request) -> Response:
@@ -68,7 +70,8 @@ class BudgetSettingsView(WireView):
         summary="Change some of the workspace's budgets",
         description="Only what is named changes; null removes a limit. Unknown fields are refused.",
         request=BudgetSettingsSerializer,
-        responses={200: BudgetSettingsSerializer, **error_answers(400, 401, 403, 406, 413, 415, 503)},
+        parameters=[RETRY_AFTER],
+        responses={200: BudgetSettingsSerializer, **error_answers(400, 401, 403, 404, 406, 413, 415, 503)},
         examples=[
             OpenApiExample("raise the daily limit", value={"dailyLimitUsd": 75}, request_only=True),
             OpenApiExample("budgets", value=BUDGETS, response_only=True, status_codes=["200"]),
@@ -102,6 +105,7 @@ class WorkspaceStatusView(WireView):
         operation_id="getWorkspaceStatus",
         tags=["Workspace status"],
         summary="Plan limit and budgets, now",
+        parameters=[RETRY_AFTER],
         responses={200: WorkspaceStatusSerializer, **error_answers(401, 403, 404, 406, 503)},
         examples=[OpenApiExample("warning", value=STATUS, response_only=True, status_codes=["200"])],
     )

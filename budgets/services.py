@@ -13,10 +13,10 @@ from django.db import transaction
 from budgets.models import Budget, BudgetPeriod, BudgetSettings, Enforcement
 from budgets.selectors import BudgetValues, budget_values
 from ingest.limits import OVER
-from ingest.models import DataMode, Measure
+from ingest.models import DataMode, Measure, WorkspacePolicy
 from ingest.services import LimitSpec, lock_ledger, replace_limits, set_budget_policy
 from opsmeter_site.lib.clock import utc_now
-from opsmeter_site.lib.errors import FieldError, InvalidInput
+from opsmeter_site.lib.errors import FieldError, InvalidInput, NotFound
 from workspaces.models import User, Workspace
 from workspaces.services import record_audit
 
@@ -45,9 +45,13 @@ def update_budget_settings(
 ) -> BudgetValues:
     """Apply `changes` and return all values as they then are. Nothing is written when nothing changes.
 
-    Raises `InvalidInput` with every field that is at fault, named as in `BudgetChanges`.
+    Raises `InvalidInput` with every field that is at fault, named as in `BudgetChanges`, and `NotFound` for a workspace
+    without a policy.
     """
-    lock_ledger(workspace.pk)
+    try:
+        lock_ledger(workspace.pk)
+    except WorkspacePolicy.DoesNotExist:
+        raise NotFound("There is no such workspace.") from None
     old = budget_values(workspace.pk)
     new = replace(old, **_with_sorted_modes(changes))
     _refuse_invalid(new)

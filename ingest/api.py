@@ -13,7 +13,7 @@ from ingest.models import DataMode
 from ingest.pricing import pricing_models
 from ingest.serializers import DeletedSerializer, PricingModelsSerializer
 from opsmeter_site.lib.errors import FieldError, InvalidInput, NotAllowed
-from opsmeter_site.lib.openapi import error_answers
+from opsmeter_site.lib.openapi import RETRY_AFTER, error_answers
 from opsmeter_site.lib.wire import WireView, conditional, encode
 from workspaces.access import role_includes
 from workspaces.authentication import BearerAuthentication, CanWrite, TokenAccess
@@ -62,6 +62,7 @@ class PricingModelsView(WireView):
             OpenApiParameter("If-None-Match", location=OpenApiParameter.HEADER, description="The tag you have."),
             OpenApiParameter("ETag", location=OpenApiParameter.HEADER, response=[200, 304], required=True),
             OpenApiParameter("Cache-Control", location=OpenApiParameter.HEADER, response=[200, 304], required=True),
+            RETRY_AFTER,
         ],
         responses={
             200: PricingModelsSerializer,
@@ -114,7 +115,8 @@ def _described(operation_id: str, what: str) -> Any:
                     enum=_SCOPES,
                     default="mine",
                     description="`mine`: rows sent with your own API keys. `workspace`: all of them.",
-                )
+                ),
+                RETRY_AFTER,
             ],
             request=None,
             responses={200: DeletedSerializer, **error_answers(400, 401, 403, 406, 503)},

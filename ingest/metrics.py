@@ -6,7 +6,9 @@ REQUESTS = Counter("opsmeter_ingest_requests_total", "Ingest requests by route a
 EVENTS = Counter("opsmeter_ingest_events_total", "Events by outcome.", ["outcome"])
 UNPRICED = Counter("opsmeter_ingest_unpriced_events_total", "Accepted events without a known price.")
 COMMIT_EVENTS = Histogram(
-    "opsmeter_ingest_commit_events", "Events in one group commit.", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 500, 1_000, 2_000)
+    "opsmeter_ingest_commit_events",
+    "Events in one group commit.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 500, 1_000, 2_000),
 )
 COMMIT_SECONDS = Histogram(
     "opsmeter_ingest_commit_seconds",

@@ -46,7 +46,7 @@ CHECK_EVERY_SECONDS = 5.0
 RETRY_AFTER_SECONDS = 1.0
 
 
-class PriceBookUnavailable(OperationalError):  # noqa: N818 (a state of the service)
+class PriceBookUnavailable(OperationalError):
     """There has never been a price book in this process, and the database cannot give one now."""
 
 

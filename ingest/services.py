@@ -71,7 +71,10 @@ def set_plan_policy(workspace_id: UUID, **facts: Any) -> None:
 
 @transaction.atomic
 def set_budget_policy(workspace_id: UUID, *, observe_mode: bool, counted_data_modes: Sequence[str]) -> None:
-    """Store the budgets' part of the policy. A change of the counted data modes rebuilds the USD meters."""
+    """Store the budgets' part of the policy. A change of the counted data modes rebuilds the USD meters.
+
+    Call `replace_limits` after it, in the same transaction: it records what the rebuilt meters have crossed.
+    """
     policy = lock_ledger(workspace_id)
     modes_changed = set(policy.counted_data_modes) != set(counted_data_modes)
     policy.observe_mode = observe_mode
@@ -79,4 +82,3 @@ def set_budget_policy(workspace_id: UUID, *, observe_mode: bool, counted_data_mo
     policy.save(update_fields=["observe_mode", "counted_data_modes"])
     if modes_changed:
         meters.rebuild(workspace_id, policy)
-        meters.record_crossings(workspace_id, utc_now())

@@ -3,6 +3,7 @@
 `{"ok": false, "reason": "<for machines>", "message": "<for people>", "errors": [{"field", "message"}]}`
 """
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -93,7 +94,7 @@ def _from_framework(error: exceptions.APIException) -> JsonResponse:
     if auth_header := getattr(error, "auth_header", None):
         headers["WWW-Authenticate"] = auth_header
     if (wait := getattr(error, "wait", None)) is not None:
-        headers["Retry-After"] = str(max(1, int(wait)))
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if isinstance(error, exceptions.ValidationError):
         errors = list(flatten_details(error.detail))
         return error_response(400, "invalid_payload", _summary(errors), errors=errors, headers=headers)

@@ -13,7 +13,7 @@ from opsmeter_site.lib.logs import redact_secrets
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
-# Where this process runs: "local" (./opsmeter up), "test" or "production". Relaxes nothing by itself except what names it below.
+# Where this process runs: "local" (./opsmeter up), "test" or "production".
 OPSMETER_ENV = env.str("OPSMETER_ENV", "production")
 if OPSMETER_ENV not in {"local", "test", "production"}:
     raise ImproperlyConfigured("OPSMETER_ENV must be one of: local, test, production.")
@@ -117,6 +117,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+CSRF_FAILURE_VIEW = "opsmeter_site.api_errors.csrf_failure"
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_PRODUCTION
 SESSION_COOKIE_HTTPONLY = True

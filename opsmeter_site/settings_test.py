@@ -8,7 +8,7 @@ os.environ.setdefault("LOG_LEVEL", "WARNING")
 # Parallel test processes share one Redis and must not see each other.
 os.environ["REDIS_KEY_PREFIX"] = f"opsmeter-test-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 
-from opsmeter_site.settings import *  # noqa: E402, F403 (the environment above must be set first)
+from opsmeter_site.settings import *  # noqa: F403 (the environment above must be set first)
 
 ALLOWED_HOSTS = ["testserver", "127.0.0.1", "localhost"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

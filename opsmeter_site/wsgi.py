@@ -6,7 +6,7 @@ import os
 os.environ.setdefault("DATABASE_POOL_SIZE", "16")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "opsmeter_site.settings")
 
-from django.core.wsgi import get_wsgi_application  # noqa: E402 (the environment above must be set first)
+from django.core.wsgi import get_wsgi_application
 
 _django = get_wsgi_application()
 

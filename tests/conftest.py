@@ -1,4 +1,4 @@
-"""Fixtures for tests that need the ledger as it really is: committed rows, own connections, several threads or processes."""
+"""Fixtures for tests that need the ledger as it really is: committed rows, own connections, several processes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.test.utils import setup_databases, teardown_databases
 from pytest_django.plugin import DjangoDbBlocker
 
+from billing.services import ensure_plans
 from ingest import pricing
 from ingest.gateway.app import Gateway
 from ingest.models import CatalogVersion, ModelPrice
@@ -24,6 +26,24 @@ from tests.wire import InProcess, Reply
 # USD per 1M tokens of the one model that every committed test knows; no provider of the real catalogue has this name.
 PROVIDER, MODEL = "testhost", "model-one"
 INPUT_USD, OUTPUT_USD = Decimal("0.15"), Decimal("0.60")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_test_environment: None,
+    django_db_blocker: DjangoDbBlocker,
+    django_db_keepdb: bool,
+    django_db_createdb: bool,
+    django_db_modify_db_settings: None,
+) -> Iterator[None]:
+    """The tests' database, always. The plugin's own fixture makes it only for tests that carry its marker."""
+    with django_db_blocker.unblock():
+        keep = django_db_keepdb and not django_db_createdb
+        databases = setup_databases(verbosity=0, interactive=False, keepdb=keep)
+    yield
+    if not django_db_keepdb:
+        with django_db_blocker.unblock():
+            teardown_databases(databases, verbosity=0)
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +68,8 @@ def committed(django_db_setup: None, django_db_blocker: DjangoDbBlocker, _redis_
     Emptying every table after each test, as a transactional test does, would take longer than most of these tests.
     """
     with django_db_blocker.unblock():
+        # Transactional tests empty the tables of data migrations, too.
+        ensure_plans()
         _ensure_price()
         pricing.forget_book()
         yield

@@ -159,7 +159,9 @@ class Crowd:
             try:
                 client.request("POST", "/v1/ingest/llm-request", json.dumps(body), self._headers)
                 response = client.getresponse()
-                sent = Sent(body, response.status, json.loads(response.read()), {k.lower(): v for k, v in response.getheaders()})
+                sent = Sent(
+                    body, response.status, json.loads(response.read()), {k.lower(): v for k, v in response.getheaders()}
+                )
             except (OSError, http.client.HTTPException):
                 client.close()
                 client = self._server.connect()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import structlog
@@ -31,6 +32,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_BATCH_BYTES = 5 * 1024 * 1024
 _RATE_WAIT_SECONDS = 2.0
 _RETRY_AFTER_SECONDS = "2"
+_DATABASE_AWAY = (UnavailableError, DatabaseError, InterfaceError)
 
 # What a route reads of a request is what its handler takes: the body, or for OTLP the body and its encoding.
 Handler = Callable[["Gateway", Caller, Any], Answer]
@@ -60,7 +62,7 @@ class Gateway:
         self._keys = KeyCache()
         self._committer = Committer(conninfo)
         windows = RateWindows(RATE_LIMIT_SKIPPED.inc)
-        self._rates: GroupRunner = GroupRunner(windows.hit_all, timeout=_RATE_WAIT_SECONDS)
+        self._rates: GroupRunner[UUID, Hit] = GroupRunner(windows.hit_all, timeout=_RATE_WAIT_SECONDS)
 
     def warm_up(self) -> None:
         """Connect before the first request asks for it; a database that is still away is no reason not to start."""
@@ -89,8 +91,8 @@ class Gateway:
             return self._serve(route, environ)
         except _UnauthorizedError as error:
             return answers.error(401, error.reason)
-        except (UnavailableError, psycopg.OperationalError, DatabaseError, InterfaceError):
-            return answers.error(503, "unavailable", headers={"Retry-After": _RETRY_AFTER_SECONDS})
+        except _DATABASE_AWAY:
+            return _unavailable()
         except Exception:
             logger.exception("gateway_error", route=route.name)
             return answers.error(500, "internal_error")
@@ -129,6 +131,8 @@ class Gateway:
             return answers.error(error.status, error.reason)
         except InvalidPayloadError as error:
             return answers.error(400, error.reason, errors=error.errors)
+        except _DATABASE_AWAY:
+            return _unavailable()
         except UnstorableError:
             message = "The database cannot hold this event; its text may contain characters that no text may have."
             return answers.error(400, "invalid_payload", errors=[FieldError("", message)])
@@ -188,6 +192,10 @@ class Gateway:
         receipt = self._committer.commit(submission)
         _count(submission, receipt)
         return receipt
+
+
+def _unavailable() -> Answer:
+    return answers.error(503, "unavailable", headers={"Retry-After": _RETRY_AFTER_SECONDS})
 
 
 def _count(submission: Submission, receipt: Receipt) -> None:

@@ -1,7 +1,7 @@
 """API keys on the hot path: an in-process cache of seconds in front of `workspaces.keys`.
 
-Each workspace has an epoch in Redis that changes with its keys and its plan; the rate limiter brings it along with every
-request, so a revoked key is refused at once and not after the cache's lifetime.
+Each workspace has an epoch in Redis that changes with its keys and its plan; the rate limiter brings it along with
+every request, so a revoked key is refused at once and not after the cache's lifetime.
 """
 
 import time

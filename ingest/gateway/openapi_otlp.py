@@ -1,4 +1,4 @@
-"""The OpenTelemetry endpoint's bodies as OpenAPI 3.0: the part of OTLP/JSON that Opsmeter reads. All else is ignored."""
+"""The OpenTelemetry endpoint as OpenAPI 3.0: the part of OTLP/JSON that Opsmeter reads. All else is ignored."""
 
 from typing import Any
 

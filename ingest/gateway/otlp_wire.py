@@ -88,7 +88,7 @@ def _inflate(body: bytes, max_bytes: int) -> bytes:
 
 
 def spans_of(export: Export, wanted: Collection[str]) -> Iterator[Span]:
-    """The spans of an export, with those attributes that are `wanted` and hold one plain value.
+    """The spans of an export that have `wanted` attributes, with those of them that hold one plain value.
 
     Raises `InvalidPayloadError` if the body is not what its content type says.
     """
@@ -126,13 +126,16 @@ def _protobuf_spans(body: bytes, wanted: Collection[str]) -> Iterator[Span]:
         resource = _protobuf_attributes(of_resource.resource.attributes, wanted)
         for of_scope in of_resource.scope_spans:
             for span in of_scope.spans:
+                attributes = _protobuf_attributes(span.attributes, wanted)
+                if not attributes:
+                    continue
                 yield Span(
                     trace_id=span.trace_id.hex(),
                     span_id=span.span_id.hex(),
                     start_ns=span.start_time_unix_nano,
                     end_ns=span.end_time_unix_nano,
                     is_error=span.status.code in _ERROR_CODES,
-                    attributes=_protobuf_attributes(span.attributes, wanted),
+                    attributes=attributes,
                     resource=resource,
                 )
 
@@ -216,13 +219,16 @@ def _json_spans(body: bytes, wanted: Collection[str]) -> Iterator[Span]:
         resource = _json_attributes((of_resource.resource or _JsonResource()).attributes, wanted)
         for of_scope in of_resource.scope_spans or ():
             for span in of_scope.spans or ():
+                attributes = _json_attributes(span.attributes, wanted)
+                if not attributes:
+                    continue
                 yield Span(
                     trace_id=(span.trace_id or "").lower(),
                     span_id=(span.span_id or "").lower(),
                     start_ns=_nanoseconds(span.start_time_unix_nano),
                     end_ns=_nanoseconds(span.end_time_unix_nano),
                     is_error=span.status is not None and span.status.code in _ERROR_CODES,
-                    attributes=_json_attributes(span.attributes, wanted),
+                    attributes=attributes,
                     resource=resource,
                 )
 

@@ -280,7 +280,9 @@ def _moment(payload: Payload, now: datetime, errors: list[FieldError]) -> dateti
         errors.append(FieldError(name, 'Not an ISO 8601 time such as "2026-03-07T10:15:00Z".'))
         return now
     if not now - MAX_AGE <= moment <= now + MAX_AHEAD:
-        errors.append(FieldError(name, "Must be at most 35 days ago and at most 5 minutes ahead of the server's clock."))
+        errors.append(
+            FieldError(name, "Must be at most 35 days ago and at most 5 minutes ahead of the server's clock.")
+        )
         return now
     return moment
 
@@ -310,7 +312,7 @@ def _error_code(code: str | int | None, errors: list[FieldError]) -> str | None:
     if code is None:
         return None
     # Python refuses to print integers of thousands of digits; such a number is no error code anyway.
-    if isinstance(code, int) and code.bit_length() > 600 or isinstance(code, str) and len(code) > 200:
+    if (isinstance(code, int) and code.bit_length() > 600) or (isinstance(code, str) and len(code) > 200):
         errors.append(FieldError("errorCode", "At most 200 characters."))
         return None
     return str(code)

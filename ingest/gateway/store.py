@@ -54,8 +54,8 @@ SELECT m.workspace_id, m.measure, m.period, m.period_start, m.value
 FROM json_to_recordset(%s::json) AS k(w uuid, t timestamptz)
 JOIN ingest_meter m ON m.workspace_id = k.w AND m.period_start = k.t
 """
-# The range and the order say "equal" in a way that only the index on the id can serve: on a table without statistics the
-# planner may otherwise take any index that begins with the workspace, and read all of its rows.
+# The range and the order say "equal" in a way that only the index on the id can serve: on a table without statistics
+# the planner may otherwise take any index that begins with the workspace, and read all of its rows.
 _KNOWN = """
 SELECT k.w, k.i, e.cost_usd, e.fingerprint
 FROM json_to_recordset(%s::json) AS k(w uuid, i text)
@@ -210,9 +210,17 @@ def write(connection: psycopg.Connection, ledgers: Collection[WorkspaceLedger], 
             for row in events:
                 copy.write_row(row)
     with connection.pipeline():
-        _add(connection, _ADD_ROLLUPS, (_rollup_row(ledger, *item) for ledger in ledgers for item in ledger.rollups.items()))
+        _add(
+            connection,
+            _ADD_ROLLUPS,
+            (_rollup_row(ledger, *item) for ledger in ledgers for item in ledger.rollups.items()),
+        )
         _add(connection, _ADD_METERS, (row for ledger in ledgers for row in _meter_rows(ledger)))
-        _add(connection, _ADD_REFUSALS, (_refusal_row(ledger, *item) for ledger in ledgers for item in ledger.refusals.items()))
+        _add(
+            connection,
+            _ADD_REFUSALS,
+            (_refusal_row(ledger, *item) for ledger in ledgers for item in ledger.refusals.items()),
+        )
         _add(connection, _ADD_CROSSINGS, (row for ledger in ledgers for row in _crossing_rows(ledger, now)))
         connection.execute("COMMIT")
 

@@ -1,8 +1,8 @@
 """What happened: one row a call, sums per quarter hour, and what was refused.
 
-These three tables grow with traffic. Their keys begin with the workspace, so that they can be distributed by workspace, and
-their reference to it carries no database constraint: checking it for every row costs more than storing the row, and rows
-are only ever written under the lock of an existing `WorkspacePolicy`.
+These three tables grow with traffic. Their keys begin with the workspace, so that they can be distributed by it, and
+their reference to it carries no database constraint: checking it for every row costs more than it gives, since rows are
+only ever written under the lock of an existing `WorkspacePolicy`.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -64,7 +64,9 @@ class Event(models.Model):
     received_at = models.DateTimeField()
     api_key_id = models.BigIntegerField(null=True, help_text="The workspaces.ApiKey that sent it.")
     price_id = models.BigIntegerField(null=True, help_text="The ModelPrice that priced it; null if unpriced.")
-    fingerprint = models.BigIntegerField(help_text="Of the content, to tell a repeat from another call under the same id.")
+    fingerprint = models.BigIntegerField(
+        help_text="Of the content, to tell a repeat from another call under the same id."
+    )
     total_tokens = models.BigIntegerField(help_text="As reported; input + output if not reported.")
     uncached_input_tokens = models.IntegerField()
     cache_read_tokens = models.IntegerField()

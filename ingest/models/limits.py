@@ -63,9 +63,7 @@ class Meter(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(
-                fields=["workspace", "period_start", "period", "measure"], name="meter_unique"
-            ),
+            models.UniqueConstraint(fields=["workspace", "period_start", "period", "measure"], name="meter_unique"),
         )
 
     def __str__(self) -> str:

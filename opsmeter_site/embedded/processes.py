@@ -25,7 +25,7 @@ POLL_SECONDS = 0.03
 REPEAT_SECONDS = 0.5
 
 
-class StopRequested(Exception):  # noqa: N818 - a wish, not an error
+class StopRequested(Exception):
     """SIGINT, SIGTERM or SIGHUP came while something was under way."""
 
     def __init__(self, number: int) -> None:
@@ -92,7 +92,8 @@ class Signals:
         SIGHUP as `stop_signal`) and do not end the wait.
         """
         self.check()
-        process = subprocess.Popen(launched(command), env=environment, cwd=cwd)  # noqa: S603 - our own commands
+        command = launched(command, death_signal=stop_signal)
+        process = subprocess.Popen(command, env=environment, cwd=cwd)  # noqa: S603 - our own commands
         self._foreground = process, stop_signal
         try:
             code = process.wait()

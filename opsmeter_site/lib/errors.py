@@ -1,4 +1,4 @@
-"""The one error family. Services raise these; `opsmeter_site.api_errors` and the ingest gateway turn them into answers."""
+"""The one error family. Services raise these; `opsmeter_site.api_errors` turns them into answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

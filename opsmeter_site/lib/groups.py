@@ -1,7 +1,8 @@
 """Leader and followers: work that arrived while the last round was under way shares the next round.
 
-No thread of its own and no timer. A thread that finds nobody working becomes the leader, takes everything that waits, does
-one round for all of it and hands the lead to the first that arrived meanwhile. Alone on the line, work starts at once.
+No thread of its own and no timer. A thread that finds nobody working becomes the leader, takes everything that waits,
+does one round for all of it and hands the lead to the first that arrived meanwhile. Alone on the line, work starts at
+once.
 """
 
 import threading
@@ -33,8 +34,8 @@ class GroupRunner(Generic[Item, Result]):
     """Runs `work` on groups of items. `work` gets the items in arrival order and returns one result for each.
 
     If `work` raises, every item of the group raises the same error. `weight` and `max_weight` bound a group; one
-    item is always taken. `timeout` (seconds) bounds how long an item waits for others; once a round has lasted that long,
-    further items do not wait at all.
+    item is always taken. `timeout` (seconds) bounds how long an item waits for others; once a round has lasted that
+    long, further items do not wait at all.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class GroupRunner(Generic[Item, Result]):
         try:
             for ticket, result in zip(group, self._work([ticket.item for ticket in group]), strict=True):
                 ticket.result = result
-        except BaseException as error:  # noqa: BLE001 (each follower must hear of it, whatever it is)
+        except BaseException as error:
             for ticket in group:
                 ticket.error = error
         finally:

@@ -4,7 +4,7 @@ from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_field
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema_field
 from rest_framework import serializers
 
 from opsmeter_site.lib.periods import to_wire
@@ -57,6 +57,16 @@ class UtcTimeField(serializers.Field[Any, Any, Any, Any]):
     def to_representation(self, value: Any) -> str:
         """As the contract writes times."""
         return to_wire(value)
+
+
+RETRY_AFTER = OpenApiParameter(
+    "Retry-After",
+    type=int,
+    location=OpenApiParameter.HEADER,
+    required=True,
+    response=[503],
+    description="Whole seconds to wait before the next attempt.",
+)
 
 
 def error_answers(*statuses: int) -> dict[int, OpenApiResponse]:

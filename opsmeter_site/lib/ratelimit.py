@@ -1,7 +1,7 @@
 """Requests per minute and workspace: one fixed window, opened by its first request, counted in Redis.
 
-A group of requests costs one round trip, and the same round trip brings each workspace's epoch (see `lib.redis`). When Redis
-is away requests are let through: telemetry of a paying customer is worth more than an exact brake.
+A group of requests costs one round trip, and the same round trip brings each workspace's epoch (see `lib.redis`). When
+Redis is away requests are let through: telemetry of a paying customer is worth more than an exact brake.
 """
 
 import time

@@ -18,7 +18,7 @@ _SOCKET_TIMEOUT_SECONDS = 0.25
 
 @cache
 def client() -> "redis.Redis":
-    """This process's client; thread-safe. Raises `redis.RedisError` from its commands when Redis is away."""
+    """The client of this process; thread-safe. Raises `redis.RedisError` from its commands when Redis is away."""
     return redis.Redis.from_url(
         settings.REDIS_URL,
         socket_timeout=_SOCKET_TIMEOUT_SECONDS,

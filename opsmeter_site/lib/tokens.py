@@ -1,7 +1,7 @@
 """Opaque credentials: `<prefix>_<8 character look-up id>_<32 character secret>`.
 
-The look-up id finds the row, the digest proves the secret. The secret carries 190 bits of randomness, so a plain SHA-256
-is enough at rest: a slow hash defends guessable passwords, not random keys.
+The look-up id finds the row, the digest proves the secret. The secret carries 190 bits of randomness, so a plain
+SHA-256 is enough at rest: a slow hash defends guessable passwords, not random keys.
 """
 
 import hashlib

@@ -8,7 +8,7 @@ from budgets.selectors import BudgetValues, budget_values
 from budgets.services import update_budget_settings
 from ingest.models import Limit, LimitCrossing, Meter, WorkspacePolicy
 from opsmeter_site.lib.clock import utc_now
-from opsmeter_site.lib.errors import InvalidInput
+from opsmeter_site.lib.errors import InvalidInput, NotFound
 from opsmeter_site.lib.periods import day_of
 from tests.factories import make_workspace
 from workspaces.models import AuditEntry
@@ -173,6 +173,13 @@ def test_a_monthly_limit_below_the_daily_one_is_legal(opened):
 def test_the_smallest_and_the_largest_limit(opened):
     change(opened, daily_limit_usd=Decimal("0.000000000001"), monthly_limit_usd=Decimal(10_000_000))
     assert budget_limits(opened)["day"].amount == Decimal("1E-12")
+
+
+def test_a_workspace_without_a_policy_is_not_found(opened):
+    Limit.objects.filter(workspace=opened.workspace).delete()
+    WorkspacePolicy.objects.filter(workspace=opened.workspace).delete()
+    with pytest.raises(NotFound):
+        change(opened, daily_limit_usd=Decimal(5))
 
 
 def test_changed_data_modes_recount_the_spend():

@@ -9,7 +9,6 @@ import sys
 from contextlib import contextmanager
 
 import psycopg
-import pytest
 
 from ingest.audit import audit_workspace
 from ingest.models import Event
@@ -103,12 +102,7 @@ def manage(url, *arguments):
     return done.stdout
 
 
-@pytest.fixture
-def _no_database(django_db_blocker):
-    """This test works on a database server of its own."""
-
-
-def test_postgresql_stopped_is_503_and_started_again_is_200(_no_database, tmp_path):
+def test_postgresql_stopped_is_503_and_started_again_is_200(tmp_path):
     with spare(Postgres, tmp_path) as postgres:
         manage(postgres.url, "migrate", "--verbosity", "0")
         opened = json.loads(

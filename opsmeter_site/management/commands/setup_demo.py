@@ -1,6 +1,7 @@
-"""Makes the workspace that a first look at the product needs: an owner who may also see the operators' console, and data."""
+"""Makes the workspace that a first look needs: data, and an owner who may also see the operators' console."""
 
 import json
+import secrets
 from argparse import ArgumentParser
 from typing import Any
 
@@ -9,41 +10,71 @@ from django.db import transaction
 
 from billing.services import open_workspace
 from ingest.gateway.demo import load_history
+from ingest.models import Event
+from workspaces import services
+from workspaces.models import Scope, User, Workspace
 
 WORKSPACE_NAME = "Demo"
 OWNER_EMAIL = "demo@example.com"
 PLAN_TIER = "team"
 HISTORY_EVENTS = 1_500
 HISTORY_DAYS = 30
+_PASSWORD_BYTES = 12
 
 
 class Command(BaseCommand):
-    help = "Create a demo workspace with a month of believable data. For development: its owner is an operator too."
+    help = (
+        "Create a demo workspace with a month of believable data, or new credentials for the one there is. "
+        "For development: its owner is an operator too."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="Print the credentials as JSON.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        opened = self._open()
-        events = load_history(opened.workspace.id, opened.api_key.id, events=HISTORY_EVENTS, days=HISTORY_DAYS)
-        credentials = {
-            "email": opened.owner.email,
-            "password": opened.owner_password,
-            "workspaceId": str(opened.workspace.id),
-            "workspaceSlug": opened.workspace.slug,
-            "apiKey": opened.api_key_plain,
-            "bearerToken": opened.access_token_plain,
-        }
+        credentials, api_key_id = _credentials()
+        workspace_id = credentials["workspaceId"]
+        # An interrupted first run has left a workspace without data.
+        if not Event.objects.filter(workspace_id=workspace_id).exists():
+            load_history(workspace_id, api_key_id, events=HISTORY_EVENTS, days=HISTORY_DAYS)
         if options["json"]:
-            self.stdout.write(json.dumps(credentials))
+            self.stdout.write(json.dumps(credentials, default=str))
             return
         for name, value in credentials.items():
             self.stdout.write(f"{name:14} {value}")
-        self.stdout.write(f"{events} demo events stored.")
 
-    @transaction.atomic
-    def _open(self) -> Any:
+
+@transaction.atomic
+def _credentials() -> tuple[dict[str, Any], int]:
+    """What signs in to the demo workspace, and the id of its API key. Secrets are stored as digests: these are new."""
+    owner = User.objects.filter(email=OWNER_EMAIL).first() or services.create_user(
+        email=OWNER_EMAIL, password=secrets.token_urlsafe(_PASSWORD_BYTES), acting_user=None
+    )
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    owner.set_password(password)
+    owner.is_staff = owner.is_superuser = True
+    owner.save(update_fields=["password", "is_staff", "is_superuser"])
+    workspace = Workspace.objects.filter(name=WORKSPACE_NAME, memberships__user=owner).first()
+    if workspace is None:
         opened = open_workspace(name=WORKSPACE_NAME, plan_tier=PLAN_TIER, owner_email=OWNER_EMAIL)
-        opened.owner.is_staff = opened.owner.is_superuser = True
-        opened.owner.save(update_fields=["is_staff", "is_superuser"])
-        return opened
+        workspace, key, api_key, token = (
+            opened.workspace,
+            opened.api_key,
+            opened.api_key_plain,
+            opened.access_token_plain,
+        )
+    else:
+        name = f"Demo {secrets.token_hex(3)}"
+        key, api_key = services.create_api_key(workspace, name=name, created_by=owner, acting_user=None)
+        _, token = services.create_access_token(
+            user=owner, workspace=workspace, name=name, scopes=Scope.values, acting_user=None
+        )
+    credentials = {
+        "email": owner.email,
+        "password": password,
+        "workspaceId": workspace.id,
+        "workspaceSlug": workspace.slug,
+        "apiKey": api_key,
+        "bearerToken": token,
+    }
+    return credentials, key.pk

@@ -166,7 +166,11 @@ def test_a_hard_stop_refuses_once_the_spend_before_is_above_the_limit(meter):
     assert [reply.status for reply in replies] == [200, 200, 200, 402]
     refused = replies[3].json
     assert refused["reason"] == "budget_exceeded"
-    assert (refused["telemetryPaused"], refused["isPlanLimitReached"], refused["budgetExceeded"]) == (False, False, True)
+    assert (refused["telemetryPaused"], refused["isPlanLimitReached"], refused["budgetExceeded"]) == (
+        False,
+        False,
+        True,
+    )
     named = refused["budget"]
     assert (named["name"], named["scope"], named["period"]) == ("Monthly budget", "workspace", "monthly")
     assert named["limitUsd"] == pytest.approx(0.00009)

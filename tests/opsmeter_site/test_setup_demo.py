@@ -1,0 +1,47 @@
+"""`manage.py setup_demo`: a first look with data, and credentials again after an interrupted run."""
+
+import json
+
+import pytest
+from django.contrib.auth import authenticate
+from django.core.management import call_command
+
+from ingest.models import Event
+from workspaces.keys import identify_api_key
+from workspaces.models import User
+
+pytestmark = pytest.mark.usefixtures("_no_demo_yet")
+
+
+def run(capsys):
+    call_command("setup_demo", "--json")
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def _no_demo_yet(committed):
+    User.objects.filter(email="demo@example.com").update(email="former-demo@example.com")
+
+
+def test_the_first_run_makes_a_month_of_demo_data_and_working_credentials(capsys):
+    made = run(capsys)
+
+    events = Event.objects.filter(workspace_id=made["workspaceId"])
+    days = set(events.values_list("occurred_at__date", flat=True))
+    assert set(events.values_list("data_mode", flat=True)) == {"demo"}
+    assert len(days) > 20
+    assert str(identify_api_key(made["apiKey"]).workspace_id) == made["workspaceId"]
+    assert authenticate(username=made["email"], password=made["password"]).is_staff
+    assert made["bearerToken"].startswith("om_pat_")
+
+
+def test_a_later_run_gives_new_credentials_for_the_same_workspace_and_data(capsys):
+    first = run(capsys)
+    count = Event.objects.filter(workspace_id=first["workspaceId"]).count()
+    second = run(capsys)
+
+    assert second["workspaceId"] == first["workspaceId"]
+    assert Event.objects.filter(workspace_id=first["workspaceId"]).count() == count
+    assert authenticate(username=second["email"], password=second["password"]) is not None
+    assert identify_api_key(second["apiKey"]) is not None
+    assert identify_api_key(first["apiKey"]) is not None

@@ -10,16 +10,18 @@ from bench.load import Measured, granian, gunicorn, open_limited_workspace, writ
 
 WORKSPACES = 200
 HOT, MANY = "one hot workspace", f"{WORKSPACES} workspaces"
-EMPTY, GTHREAD = "empty Django view", "empty Django view, gunicorn gthread"
+EMPTY, GTHREAD = "empty view, same server", "empty view, gunicorn gthread"
+BARE, BARE_GTHREAD = "empty view, bare Django project", "the same, gunicorn gthread"
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure the four in turn, `options.rounds` times, and print medians and ratios."""
+    """Measure everything in turn, `options.rounds` times, and print medians and ratios."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        granian("opsmeter_site.wsgi:application", "/healthz") as product,
-        granian("bench.empty:application", "/empty") as empty,
-        gunicorn("bench.empty:application", "/empty") as gthread,
+        granian("bench.wsgi:application", "/empty") as product,
+        gunicorn("bench.wsgi:application", "/empty") as gthread,
+        granian("bench.empty:application", "/empty") as bare,
+        gunicorn("bench.empty:application", "/empty") as bare_gthread,
     ):
         opened = [open_limited_workspace(f"Bench {number}") for number in range(WORKSPACES)]
         one = str(write_keys(Path(folder) / "one", opened[:1]))
@@ -27,11 +29,13 @@ def run(options: argparse.Namespace) -> None:
         measure: dict[str, Callable[[int], Measured]] = {
             HOT: lambda seconds: wrk(product.url, seconds, "events.lua", one),
             MANY: lambda seconds: wrk(product.url, seconds, "events.lua", all_of_them),
-            EMPTY: lambda seconds: wrk(f"{empty.url}/empty", seconds),
+            EMPTY: lambda seconds: wrk(f"{product.url}/empty", seconds),
             GTHREAD: lambda seconds: wrk(f"{gthread.url}/empty", seconds),
+            BARE: lambda seconds: wrk(f"{bare.url}/empty", seconds),
+            BARE_GTHREAD: lambda seconds: wrk(f"{bare_gthread.url}/empty", seconds),
         }
         for take in measure.values():
-            take(2)
+            take(3)
         results: dict[str, list[Measured]] = {name: [] for name in measure}
         for _ in range(options.rounds):
             for name, take in measure.items():
@@ -42,8 +46,8 @@ def run(options: argparse.Namespace) -> None:
 def _report(results: dict[str, list[Measured]]) -> None:
     rate = {name: statistics.median(one.per_second for one in taken) for name, taken in results.items()}
     p99 = {name: statistics.median(one.p99_ms for one in taken) for name, taken in results.items()}
-    print(f"{'':38}{'per second':>12}{'p99 ms':>9}{'÷ empty':>9}{'÷ gthread':>11}")
+    print(f"{'':38}{'per second':>12}{'p99 ms':>9}{'÷ empty':>9}{'÷ gthread':>11}{'÷ bare':>9}")
     for name, per_second in rate.items():
-        ratios = f"{per_second / rate[EMPTY]:9.2f}{per_second / rate[GTHREAD]:11.2f}"
+        ratios = f"{per_second / rate[EMPTY]:9.2f}{per_second / rate[GTHREAD]:11.2f}{per_second / rate[BARE]:9.2f}"
         print(f"{name:38}{per_second:12,.0f}{p99[name]:9.1f}{ratios}")
     print(f"{HOT} ÷ {MANY}: {rate[HOT] / rate[MANY]:.2f}")

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from ingest.gateway.app import ROUTES
+from ingest.gateway.routes import ROUTES
 from tests.conftest import payload
 from tests.factories import OperatorFactory, UserFactory, make_cast, token_for
 from workspaces.models import AccessToken, Role

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import prometheus_client
 import pytest
@@ -23,6 +24,7 @@ from django.core.management import call_command, get_commands
 from prometheus_client.metrics import MetricWrapperBase
 
 from ingest import metrics
+from ingest.gateway.routes import ROUTES
 from ingest.models import Event
 from opsmeter_site.embedded import preflight
 from opsmeter_site.embedded.__main__ import COMMANDS
@@ -194,6 +196,18 @@ def test_the_launcher_has_the_commands_that_the_documents_name():
     assert os.access(ROOT / "opsmeter", os.X_OK)
 
 
+def test_the_endpoint_of_the_opentelemetry_example_is_served():
+    (text,) = blocks(ROOT / "docs/api.md")["otlp"]
+    settings = dict(words[0].split("=", 1) for words in commands_of(text))
+    assert {name.rpartition("_")[2] for name in settings} == {"ENDPOINT", "HEADERS", "PROTOCOL"}
+    assert urlsplit(settings["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]).path in ROUTES
+    assert settings["OTEL_EXPORTER_OTLP_TRACES_HEADERS"].startswith("X-API-Key=om_live_")
+
+
+def test_every_path_of_the_gateway_is_documented():
+    assert all(f"`POST {path}`" in (ROOT / "docs/api.md").read_text() for path in ROUTES)
+
+
 def test_the_documents_name_management_commands_that_exist():
     text = "".join(path.read_text() for path in DOCUMENTS)
     named = set(re.findall(r"(?:manage\.py|opsmeter manage) ([a-z_]+)", text))
@@ -204,7 +218,7 @@ def test_the_documents_name_management_commands_that_exist():
 def test_every_block_of_the_documents_is_accounted_for():
     known = {
         *EXAMPLES, "launcher", "verify", "environment", "dotnet", "answer", "release", "programs", "accounts",
-        "client", "operate",
+        "client", "operate", "otlp",
     }  # fmt: skip
     for path in DOCUMENTS:
         assert blocks(path).keys() <= known

@@ -11,6 +11,7 @@ from ingest.gateway.ledger import BudgetNotice, Standing, Verdict
 from ingest.models import RefusalReason
 from opsmeter_site.lib.errors import FieldError
 from opsmeter_site.lib.periods import Period, to_wire, window_of
+from opsmeter_site.lib.wire import plain_number
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -31,6 +32,8 @@ STATUS_LINES = {
 _ENTITY_MESSAGES = {
     "missing_api_key": "Send your workspace's API key in the X-API-Key header.",
     "invalid_api_key": "The API key is malformed, unknown, expired or revoked.",
+    "invalid_json": "The body is not one JSON object in UTF-8; `errors` says where.",
+    "invalid_payload": "The body is JSON, but not what this endpoint takes; `errors` names the fields.",
     "rate_limited": "Too many requests this minute. Retry after the time in Retry-After.",
     "payload_too_large": "The body is larger than this endpoint takes.",
     "unsupported_media_type": "Send the body as application/json, plain; OTLP also as application/x-protobuf and gzip.",
@@ -53,7 +56,7 @@ class Answer:
 
 def _number(amount: Decimal | None) -> Decimal | None:
     """Money as a JSON number with its own digits, trailing zeros left out."""
-    return None if amount is None else amount.normalize()
+    return None if amount is None else plain_number(amount)
 
 
 def flags(standing: Standing) -> dict[str, Any]:

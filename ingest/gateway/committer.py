@@ -17,12 +17,8 @@ from ingest.gateway import store
 from ingest.gateway.ledger import Standing, Submission, Verdict, WorkspaceLedger, walk
 from ingest.metrics import COMMIT_EVENTS, COMMIT_SECONDS
 from opsmeter_site.lib.clock import utc_now
-from opsmeter_site.lib.groups import GroupRunner, GroupTimeoutError
 
 logger = structlog.get_logger(__name__)
-
-MAX_EVENTS_PER_COMMIT = 2_000
-WAIT_SECONDS = 8.0
 
 
 class UnavailableError(Exception):
@@ -42,36 +38,15 @@ class Receipt:
 
 
 class Committer:
-    """Commits submissions in groups on one connection of its own; safe to call from any thread."""
+    """Commits groups of submissions on one connection of its own; one caller at a time."""
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: psycopg.Connection | None = None
         self._limits = store.LimitCache()
-        self._runner: GroupRunner[Submission, Receipt | UnstorableError] = GroupRunner(
-            self._commit_group,
-            timeout=WAIT_SECONDS,
-            weight=lambda submission: len(submission.events),
-            max_weight=MAX_EVENTS_PER_COMMIT,
-        )
 
-    def commit(self, submission: Submission) -> Receipt:
-        """Store `submission`; returns after the commit. Raises `UnavailableError` or `UnstorableError`."""
-        try:
-            result = self._runner.run(submission)
-        except GroupTimeoutError:
-            raise UnavailableError from None
-        if isinstance(result, UnstorableError):
-            raise result
-        return result
-
-    def connect(self) -> psycopg.Connection:
-        """The connection, opened if there is none. Raises `psycopg.OperationalError` when the database is away."""
-        if self._connection is None or self._connection.closed:
-            self._connection = store.connect(self._conninfo)
-        return self._connection
-
-    def _commit_group(self, group: Sequence[Submission]) -> list[Receipt | UnstorableError]:
+    def commit(self, group: Sequence[Submission]) -> list[Receipt | UnstorableError]:
+        """Store the group; returns after the commit. Raises `UnavailableError` if nothing of it was acknowledged."""
         started = perf_counter()
         try:
             receipts = self._commit_once_more_after_restart(group)
@@ -82,6 +57,12 @@ class Committer:
         COMMIT_SECONDS.observe(perf_counter() - started)
         COMMIT_EVENTS.observe(sum(len(submission.events) for submission in group))
         return receipts
+
+    def connect(self) -> psycopg.Connection:
+        """The connection, opened if there is none. Raises `psycopg.OperationalError` when the database is away."""
+        if self._connection is None or self._connection.closed:
+            self._connection = store.connect(self._conninfo)
+        return self._connection
 
     def _commit_once_more_after_restart(self, group: Sequence[Submission]) -> list[Receipt | UnstorableError]:
         """A restarted database is noticed on the first use of the old connection: that one failure is ours to hide.

@@ -13,9 +13,10 @@ from uuid import UUID
 
 import msgspec
 
-from ingest.gateway.committer import Committer
-from ingest.gateway.ledger import Submission, price_event
+from ingest.gateway.committer import Committer, UnstorableError
+from ingest.gateway.ledger import Submission
 from ingest.gateway.payload import check_event
+from ingest.gateway.priced import price_event
 from ingest.models import DataMode
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.database import conninfo
@@ -65,13 +66,15 @@ def load_history(workspace_id: UUID, api_key_id: int, *, events: int, days: int)
     now = utc_now()
     committer = Committer(conninfo())
     checked = [
-        price_event(check_event(raw, now, forced_data_mode=DataMode.DEMO.value), workspace_id, api_key_id)
+        price_event(check_event(raw, now, forced_data_mode=DataMode.DEMO.value), workspace_id, api_key_id, now)
         for raw in data_set(now, events=events, days=days)
     ]
     try:
-        receipt = committer.commit(Submission(workspace_id, checked))
+        (receipt,) = committer.commit([Submission(workspace_id, checked)])
     finally:
         committer.close()
+    if isinstance(receipt, UnstorableError):
+        raise receipt
     return sum(1 for verdict in receipt.verdicts if verdict.reason is None and not verdict.is_duplicate)
 
 

@@ -2,12 +2,17 @@
 
 import secrets
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 
 from ingest.gateway.answers import STATUS_LINES, Answer
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
+
+# Unique without asking the kernel for random bytes at every request.
+_PROCESS = secrets.token_hex(4)
+_numbers = count(1)
 
 _COMMON_HEADERS = [
     ("Cache-Control", "no-store"),
@@ -55,7 +60,7 @@ def send(answer: Answer, environ: Environ, start_response: StartResponse) -> Ite
     """Start the response and return its body; HEAD gets none."""
     request_id = environ.get("HTTP_X_REQUEST_ID", "")
     if not (0 < len(request_id) <= 64 and request_id.isascii() and request_id.isprintable()):
-        request_id = secrets.token_hex(8)
+        request_id = f"{_PROCESS}{next(_numbers):x}"
     headers = [
         ("Content-Type", answer.content_type),
         *_COMMON_HEADERS,

@@ -6,14 +6,13 @@ Pure: no database, no clock. `store` fills a `WorkspaceLedger`, `walk` decides a
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
-from ingest.gateway.payload import CheckedEvent
+from ingest.gateway.priced import PricedEvent
 from ingest.limits import has_crossed, has_reached, is_over
 from ingest.models import DataMode, Measure, RefusalReason
-from ingest.pricing import Quote, current_book
-from ingest.rollups import dimensions_key
 from opsmeter_site.lib.periods import Period
 
 ZERO = Decimal(0)
@@ -23,44 +22,6 @@ _MONTH = Period.MONTH.value
 _REQUESTS = Measure.REQUESTS.value
 _USD = Measure.USD.value
 _DEMO = DataMode.DEMO.value
-
-
-@dataclass(slots=True)
-class PricedEvent:
-    """A checked event with its price and the ledger's keys for it."""
-
-    event: CheckedEvent
-    quote: Quote
-    api_key_id: int
-    rollup_key: UUID
-
-
-def price_event(event: CheckedEvent, workspace_id: UUID, api_key_id: int) -> PricedEvent:
-    """Price a checked event at the current book. Raises `django.db.DatabaseError` if there has never been a book."""
-    quote = current_book().quote(
-        workspace_id=workspace_id,
-        provider=event.provider,
-        model=event.model,
-        service_tier=event.service_tier,
-        occurred_at=event.occurred_at,
-        uncached_input_tokens=event.uncached_input_tokens,
-        cache_read_tokens=event.cache_read_tokens,
-        cache_write_tokens=event.cache_write_tokens,
-        output_tokens=event.output_tokens,
-    )
-    is_priced = quote.cost_usd is not None
-    if not is_priced:
-        event.warnings.append(f"No price is known for {event.provider}/{event.model}; stored as unpriced.")
-    key = dimensions_key(
-        event.provider,
-        event.model,
-        event.endpoint_tag,
-        event.prompt_version,
-        event.environment,
-        event.data_mode,
-        is_priced,
-    )
-    return PricedEvent(event, quote, api_key_id, key)
 
 
 @dataclass(slots=True)
@@ -98,6 +59,11 @@ class LimitRow:
     amount: Decimal
     thresholds: tuple[Decimal, ...]
     enforce: bool
+
+    @property
+    def meter(self) -> tuple[str, str]:
+        """Which meters it is held against."""
+        return (self.measure, self.period)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +159,11 @@ class WorkspaceLedger:
 
     def standing(self, now: datetime) -> Standing:
         """Where the workspace stands in the periods that hold `now` (aware UTC)."""
-        starts = period_starts(now)
+        keys = meter_keys(now)
         limit = remaining = None
         reached = warning = exceeded = False
         for row in self.limits:
-            value = self.value(_key(row, starts))
+            value = self.value(keys[row.meter])
             is_used_up = is_over(row.measure, row.amount, value)
             if row.measure == _REQUESTS:
                 limit, remaining, reached = int(row.amount), max(0, int(row.amount - value)), is_used_up
@@ -224,13 +190,22 @@ class WorkspaceLedger:
         return [(key, value) for key, value in self.meters.items() if opening.get(key) != value]
 
 
-def period_starts(moment: datetime) -> dict[str, datetime]:
-    """The start of the UTC day and month of `moment` (aware UTC)."""
-    year, month = moment.year, moment.month
+def meter_keys(moment: datetime) -> dict[tuple[str, str], MeterKey]:
+    """The meters of the UTC day and month of `moment` (aware UTC), by measure and period."""
+    return _meter_keys_of_day(moment.year, moment.month, moment.day)
+
+
+@lru_cache(maxsize=1_000)
+def _meter_keys_of_day(year: int, month: int, day: int) -> dict[tuple[str, str], MeterKey]:
+    starts = {_DAY: datetime(year, month, day, tzinfo=UTC), _MONTH: datetime(year, month, 1, tzinfo=UTC)}
     return {
-        _DAY: datetime(year, month, moment.day, tzinfo=UTC),
-        _MONTH: datetime(year, month, 1, tzinfo=UTC),
+        (measure, period): MeterKey(measure, period, start)
+        for measure in (_REQUESTS, _USD)
+        for period, start in starts.items()
     }
+
+
+_MONTHLY_REQUESTS, _DAILY_USD, _MONTHLY_USD = (_REQUESTS, _MONTH), (_USD, _DAY), (_USD, _MONTH)
 
 
 def walk(ledger: WorkspaceLedger, priced: PricedEvent) -> Verdict:
@@ -242,31 +217,36 @@ def walk(ledger: WorkspaceLedger, priced: PricedEvent) -> Verdict:
     known = ledger.known.get(event.external_request_id)
     if known is not None:
         return Verdict(known.cost_usd, is_duplicate=True, differs=known.fingerprint != event.fingerprint)
-    starts = period_starts(event.occurred_at)
+    keys = meter_keys(event.occurred_at)
     uses_quota = event.data_mode != _DEMO
     is_counted = event.data_mode in ledger.counted_data_modes
-    verdict = _refusal(ledger, priced, starts, uses_quota=uses_quota, is_counted=is_counted)
+    verdict = _refusal(ledger, priced, keys, uses_quota=uses_quota, is_counted=is_counted)
     if verdict is not None:
         _tally_refusal(ledger, priced, verdict)
         return verdict
     _accept(ledger, priced)
     if uses_quota:
-        _add(ledger, MeterKey(_REQUESTS, _MONTH, starts[_MONTH]), ONE)
+        _add(ledger, keys[_MONTHLY_REQUESTS], ONE)
     if is_counted:
         cost = priced.quote.cost_usd or ZERO
-        _add(ledger, MeterKey(_USD, _DAY, starts[_DAY]), cost)
-        _add(ledger, MeterKey(_USD, _MONTH, starts[_MONTH]), cost)
+        _add(ledger, keys[_DAILY_USD], cost)
+        _add(ledger, keys[_MONTHLY_USD], cost)
     return Verdict(priced.quote.cost_usd)
 
 
 def _refusal(
-    ledger: WorkspaceLedger, priced: PricedEvent, starts: dict[str, datetime], *, uses_quota: bool, is_counted: bool
+    ledger: WorkspaceLedger,
+    priced: PricedEvent,
+    keys: dict[tuple[str, str], MeterKey],
+    *,
+    uses_quota: bool,
+    is_counted: bool,
 ) -> Verdict | None:
     stop = None
     for row in ledger.limits:
         if not row.enforce or not (uses_quota if row.measure == _REQUESTS else is_counted):
             continue
-        key = _key(row, starts)
+        key = keys[row.meter]
         value = ledger.value(key)
         if not is_over(row.measure, row.amount, value):
             continue
@@ -276,10 +256,6 @@ def _refusal(
             notice = BudgetNotice(row.source_id, row.name, row.period, row.amount, value, key.period_start)
             stop = Verdict(priced.quote.cost_usd, reason=RefusalReason.BUDGET_EXCEEDED.value, budget=notice)
     return stop
-
-
-def _key(row: LimitRow, starts: dict[str, datetime]) -> MeterKey:
-    return MeterKey(row.measure, row.period, starts[row.period])
 
 
 def _accept(ledger: WorkspaceLedger, priced: PricedEvent) -> None:

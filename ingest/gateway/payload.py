@@ -17,6 +17,7 @@ import msgspec
 
 from ingest.models import UNKNOWN, DataMode, Environment, Outcome, ServiceTier
 from opsmeter_site.lib.errors import FieldError
+from opsmeter_site.lib.money import to_ledger
 
 MAX_TOKENS = 1_000_000_000
 MAX_LATENCY_MS = 86_400_000
@@ -101,17 +102,23 @@ class CheckedEvent:
     warnings: list[str] = field(default_factory=list)
 
 
-_decoder = msgspec.json.Decoder(Payload)
+_decode_json = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _payload_fields = {f.encode_name: f for f in msgspec.structs.fields(Payload)}
-_KEYS = re.compile(rb'"([^"\\]*)"\s*:')
 _FIELD_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
-_STATUSES = {value: value for value in Outcome.values}
-_DATA_MODES = {value: value for value in DataMode.values}
-_ENVIRONMENTS = {value: value for value in Environment.values}
-_SERVICE_TIERS = {value: value for value in ServiceTier.values}
-_CONVENTIONS = {"inclusive": "inclusive", "exclusive": "exclusive"}
+
+def _choices(values: Sequence[str], default: str | None = None) -> dict[str | None, str]:
+    """What an enum field may say; None, where there is a default, stands for a field that is missing."""
+    allowed: dict[str | None, str] = {value: value for value in values}
+    return allowed if default is None else allowed | {None: default}
+
+
+_STATUSES = _choices(Outcome.values)
+_DATA_MODES = _choices(DataMode.values, DataMode.REAL.value)
+_ENVIRONMENTS = _choices(Environment.values, Environment.PROD.value)
+_SERVICE_TIERS = _choices(ServiceTier.values, ServiceTier.STANDARD.value)
+_CONVENTIONS = _choices(("inclusive", "exclusive"), "inclusive")
 
 
 def check_event(raw: bytes, now: datetime, *, forced_data_mode: str | None = None) -> CheckedEvent:
@@ -129,14 +136,15 @@ def check_event(raw: bytes, now: datetime, *, forced_data_mode: str | None = Non
 
 def _decode(raw: bytes) -> Payload:
     try:
-        payload = _decoder.decode(raw)
+        data = _decode_json(raw)
+        payload = msgspec.convert(data, Payload)
     except msgspec.ValidationError:
         raise InvalidPayloadError("invalid_payload", _all_shape_errors(raw)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None
-    keys = _KEYS.findall(raw)
-    # Nested objects may repeat a name and escapes may hide one: only then is the exact, slower look needed.
-    if len(keys) != len(set(keys)) or b"\\" in raw:
+    # As many names in the text as in what it decoded to: nothing was said twice. An unusual layout, a deeper nesting
+    # or an escape spoils the count; only then is the exact, slower look needed.
+    if raw.count(b'":') != len(data) + len(payload.metadata or ()) or b"\\" in raw:
         _refuse_repeats_and_nul(raw)
     return payload
 
@@ -170,7 +178,7 @@ def _refuse_repeats_and_nul(raw: bytes) -> None:
 def _all_shape_errors(raw: bytes) -> list[FieldError]:
     """Every field whose type or size is wrong. The fast decoder stops at the first; a client wants the list."""
     try:
-        data = msgspec.json.decode(raw)
+        data = _decode_json(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None
     if not isinstance(data, dict):
@@ -207,16 +215,20 @@ def _build(payload: Payload, now: datetime, errors: list[FieldError], forced_dat
     return CheckedEvent(
         external_request_id=_request_id(payload, warnings),
         fingerprint=int.from_bytes(blake2b(_encode(payload), digest_size=8).digest(), "big", signed=True),
-        occurred_at=_moment(payload, now, errors),
+        occurred_at=_moment(payload, now, errors) if payload.created_at or payload.occurred_at else now,
         provider=_required("provider", payload.provider, errors).lower(),
         model=_required("model", payload.model, errors),
         endpoint_tag=_label(payload.endpoint_tag),
         prompt_version=_label(payload.prompt_version),
-        environment=_choice("environment", payload.environment, _ENVIRONMENTS, Environment.PROD.value, errors),
-        data_mode=forced_data_mode or _choice("dataMode", payload.data_mode, _DATA_MODES, DataMode.REAL.value, errors),
-        service_tier=_choice("serviceTier", payload.service_tier, _SERVICE_TIERS, ServiceTier.STANDARD.value, errors),
-        status=_choice("status", payload.status, _STATUSES, "", errors),
-        error_code=_error_code(payload.error_code, errors),
+        environment=_ENVIRONMENTS.get(payload.environment)
+        or _choice("environment", payload.environment, _ENVIRONMENTS, errors),
+        data_mode=forced_data_mode
+        or _DATA_MODES.get(payload.data_mode)
+        or _choice("dataMode", payload.data_mode, _DATA_MODES, errors),
+        service_tier=_SERVICE_TIERS.get(payload.service_tier)
+        or _choice("serviceTier", payload.service_tier, _SERVICE_TIERS, errors),
+        status=_STATUSES.get(payload.status) or _choice("status", payload.status, _STATUSES, errors),
+        error_code=None if payload.error_code is None else _error_code(payload.error_code, errors),
         user_id=_label(payload.user_id),
         tenant_id=_label(payload.tenant_id or _from_metadata("tenantId", metadata, errors)),
         feature_tag=_label(payload.feature_tag or _from_metadata("feature", metadata, errors)),
@@ -227,8 +239,8 @@ def _build(payload: Payload, now: datetime, errors: list[FieldError], forced_dat
         reasoning_tokens=reasoning,
         total_tokens=_total(payload, uncached + cache_read + cache_write + payload.output_tokens, warnings),
         latency_ms=payload.latency_ms,
-        reported_cost_usd=_reported_cost(payload.cost_usd, errors),
-        metadata=_metadata(payload.metadata, errors),
+        reported_cost_usd=None if payload.cost_usd is None else _reported_cost(payload.cost_usd, errors),
+        metadata=_metadata(metadata, errors) if metadata else None,
         warnings=warnings,
     )
 
@@ -245,7 +257,9 @@ def _input_buckets(payload: Payload, errors: list[FieldError]) -> tuple[int, int
     """Uncached input, cache read and cache write tokens, disjoint, whatever the caller's convention."""
     cache_read = payload.cached_input_tokens or 0
     cache_write = payload.cache_write_tokens or 0
-    convention = _choice("usageConvention", payload.usage_convention, _CONVENTIONS, "inclusive", errors)
+    convention = _CONVENTIONS.get(payload.usage_convention)
+    if convention is None:
+        convention = _choice("usageConvention", payload.usage_convention, _CONVENTIONS, errors)
     if convention == "exclusive":
         return payload.input_tokens, cache_read, cache_write
     uncached = payload.input_tokens - cache_read - cache_write
@@ -271,10 +285,8 @@ def _total(payload: Payload, expected: int, warnings: list[str]) -> int:
 
 def _moment(payload: Payload, now: datetime, errors: list[FieldError]) -> datetime:
     name, text = ("createdAt", payload.created_at) if payload.created_at else ("occurredAt", payload.occurred_at)
-    if not text:
-        return now
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat((text or "").strip())
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         errors.append(FieldError(name, 'Not an ISO 8601 time such as "2026-03-07T10:15:00Z".'))
@@ -298,19 +310,15 @@ def _label(text: str | None) -> str:
     return (text and text.strip()) or UNKNOWN
 
 
-def _choice(name: str, text: str | None, allowed: dict[str, str], default: str, errors: list[FieldError]) -> str:
-    if text is None:
-        return default
-    found = allowed.get(text) or allowed.get(text.strip().casefold())
+def _choice(name: str, text: str | None, allowed: dict[str | None, str], errors: list[FieldError]) -> str:
+    """The value that an unusually written `text` means; "" with an error if there is none."""
+    found = allowed.get((text or "").strip().casefold())
     if found is None:
-        errors.append(FieldError(name, f"Must be one of: {', '.join(allowed)}."))
-        return default
-    return found
+        errors.append(FieldError(name, f"Must be one of: {', '.join(dict.fromkeys(allowed.values()))}."))
+    return found or ""
 
 
-def _error_code(code: str | int | None, errors: list[FieldError]) -> str | None:
-    if code is None:
-        return None
+def _error_code(code: str | int, errors: list[FieldError]) -> str | None:
     # Python refuses to print integers of thousands of digits; such a number is no error code anyway.
     if (isinstance(code, int) and code.bit_length() > 600) or (isinstance(code, str) and len(code) > 200):
         errors.append(FieldError("errorCode", "At most 200 characters."))
@@ -328,18 +336,14 @@ def _from_metadata(name: str, metadata: dict[str, Scalar], errors: list[FieldErr
     return text
 
 
-def _reported_cost(cost: Decimal | None, errors: list[FieldError]) -> Decimal | None:
-    if cost is None:
-        return None
+def _reported_cost(cost: Decimal, errors: list[FieldError]) -> Decimal | None:
     if not cost.is_finite() or not 0 <= cost <= MAX_REPORTED_COST_USD:
         errors.append(FieldError("costUsd", f"Must be a number from 0 to {MAX_REPORTED_COST_USD:,}."))
         return None
-    return cost
+    return to_ledger(cost)
 
 
-def _metadata(metadata: dict[str, Scalar] | None, errors: list[FieldError]) -> str | None:
-    if not metadata:
-        return None
+def _metadata(metadata: dict[str, Scalar], errors: list[FieldError]) -> str | None:
     encoded = _encode(metadata)
     if len(encoded) > MAX_METADATA_BYTES:
         errors.append(FieldError("metadata", f"At most {MAX_METADATA_BYTES} bytes as JSON."))

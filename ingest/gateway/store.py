@@ -17,12 +17,12 @@ from ingest.gateway.ledger import (
     KnownEvent,
     LimitRow,
     MeterKey,
-    PricedEvent,
     Submission,
     Sums,
     WorkspaceLedger,
-    period_starts,
+    meter_keys,
 )
+from ingest.gateway.priced import EVENT_COLUMNS
 
 # One plan for every group, always by index: a plan made while a table was small must not survive its growth.
 _SESSION = """
@@ -66,13 +66,7 @@ CROSS JOIN LATERAL (
 ) e
 """
 
-_EVENT_COLUMNS = (
-    "workspace_id, occurred_at, received_at, api_key_id, price_id, fingerprint, total_tokens, uncached_input_tokens, "
-    "cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, latency_ms, cost_usd, reported_cost_usd, "
-    "external_request_id, provider, model, endpoint_tag, prompt_version, environment, data_mode, service_tier, status, "
-    "error_code, user_id, tenant_id, feature_tag, metadata"
-)
-_COPY_EVENTS = f"COPY ingest_event ({_EVENT_COLUMNS}) FROM STDIN"
+_COPY_EVENTS = f"COPY ingest_event ({EVENT_COLUMNS}) FROM STDIN"
 
 _SUMS = {
     "requests": "bigint",
@@ -183,14 +177,11 @@ def open_ledgers(
 
 
 def _period_keys(group: Sequence[Submission], now: datetime) -> list[dict[str, Any]]:
-    current = set(period_starts(now).values())
-    keys = {(submission.workspace_id, start) for submission in group for start in current}
-    keys |= {
-        (submission.workspace_id, start)
-        for submission in group
-        for priced in submission.events
-        for start in period_starts(priced.event.occurred_at).values()
-    }
+    keys = set()
+    for submission in group:
+        moments = {priced.event.occurred_at for priced in submission.events} | {now}
+        starts = {key.period_start for moment in moments for key in meter_keys(moment).values()}
+        keys |= {(submission.workspace_id, start) for start in starts}
     return [{"w": workspace_id, "t": start} for workspace_id, start in keys]
 
 
@@ -204,11 +195,10 @@ def _event_keys(group: Sequence[Submission]) -> list[dict[str, Any]]:
 
 def write(connection: psycopg.Connection, ledgers: Collection[WorkspaceLedger], now: datetime) -> None:
     """Write what the walk decided, and commit."""
-    events = [_event_row(ledger.workspace_id, priced, now) for ledger in ledgers for priced in ledger.accepted]
-    if events:
+    lines = [priced.line for ledger in ledgers for priced in ledger.accepted]
+    if lines:
         with connection.cursor().copy(_COPY_EVENTS) as copy:
-            for row in events:
-                copy.write_row(row)
+            copy.write("".join(lines))
     with connection.pipeline():
         _add(
             connection,
@@ -233,41 +223,6 @@ def _add(connection: psycopg.Connection, statement: str, rows: Iterable[dict[str
 
 def _json(rows: list[dict[str, Any]]) -> str:
     return _encode(rows).decode()
-
-
-def _event_row(workspace_id: UUID, priced: PricedEvent, now: datetime) -> tuple[Any, ...]:
-    event = priced.event
-    return (
-        workspace_id,
-        event.occurred_at,
-        now,
-        priced.api_key_id,
-        priced.quote.price_id,
-        event.fingerprint,
-        event.total_tokens,
-        event.uncached_input_tokens,
-        event.cache_read_tokens,
-        event.cache_write_tokens,
-        event.output_tokens,
-        event.reasoning_tokens,
-        event.latency_ms,
-        priced.quote.cost_usd,
-        event.reported_cost_usd,
-        event.external_request_id,
-        event.provider,
-        event.model,
-        event.endpoint_tag,
-        event.prompt_version,
-        event.environment,
-        event.data_mode,
-        event.service_tier,
-        event.status,
-        event.error_code,
-        event.user_id,
-        event.tenant_id,
-        event.feature_tag,
-        event.metadata,
-    )
 
 
 def _sums_row(ledger: WorkspaceLedger, bucket: datetime, sums: Sums) -> dict[str, Any]:

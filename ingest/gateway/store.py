@@ -6,6 +6,7 @@ psycopg directly: Django's cursors never prepare, which doubles the database's p
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -42,29 +43,36 @@ _LOCK = """
 SELECT workspace_id, plan_tier, plan_name, observe_mode, counted_data_modes, limits_version FROM ingest_workspacepolicy
 WHERE workspace_id = ANY(%s) ORDER BY workspace_id FOR NO KEY UPDATE
 """
-# Only the limits of workspaces whose version has moved on since this process last read them.
-_CHANGED_LIMITS = """
-SELECT l.workspace_id, l.id, l.source_id, l.name, l.measure, l.period, l.amount, l.thresholds, l.enforce
-FROM json_to_recordset(%s::json) AS k(w uuid, v bigint)
-JOIN ingest_workspacepolicy p ON p.workspace_id = k.w AND p.limits_version <> k.v
-JOIN ingest_limit l ON l.workspace_id = k.w
+# One row of three JSON lists: fewer statements and no row-by-row conversion.
+# Limits: only those of workspaces whose version has moved on since this process last read them.
+# Known events: the range and the order say "equal" in a way that only the index on the id can serve. On a table without
+# statistics the planner may otherwise take any index that begins with the workspace, and read all of its rows.
+_READ = """
+SELECT (
+  SELECT json_agg(json_build_array(l.workspace_id, l.id, l.source_id, l.name, l.measure, l.period, l.amount::text,
+    l.thresholds::text[], l.enforce))
+  FROM json_to_recordset(%s::json) AS k(w uuid, v bigint)
+  JOIN ingest_workspacepolicy p ON p.workspace_id = k.w AND p.limits_version <> k.v
+  JOIN ingest_limit l ON l.workspace_id = k.w
+)::text, (
+  SELECT json_agg(json_build_array(m.workspace_id, m.measure, m.period, m.period_start, m.value::text))
+  FROM json_to_recordset(%s::json) AS k(w uuid, t timestamptz)
+  JOIN ingest_meter m ON m.workspace_id = k.w AND m.period_start = k.t
+)::text, (
+  SELECT json_agg(json_build_array(k.w, k.i, e.cost_usd::text, e.fingerprint))
+  FROM json_to_recordset(%s::json) AS k(w uuid, i text)
+  CROSS JOIN LATERAL (
+    SELECT cost_usd, fingerprint FROM ingest_event
+    WHERE workspace_id = k.w AND external_request_id >= k.i AND external_request_id <= k.i
+    ORDER BY external_request_id LIMIT 1
+  ) e
+)::text
 """
-_METERS = """
-SELECT m.workspace_id, m.measure, m.period, m.period_start, m.value
-FROM json_to_recordset(%s::json) AS k(w uuid, t timestamptz)
-JOIN ingest_meter m ON m.workspace_id = k.w AND m.period_start = k.t
-"""
-# The range and the order say "equal" in a way that only the index on the id can serve: on a table without statistics
-# the planner may otherwise take any index that begins with the workspace, and read all of its rows.
-_KNOWN = """
-SELECT k.w, k.i, e.cost_usd, e.fingerprint
-FROM json_to_recordset(%s::json) AS k(w uuid, i text)
-CROSS JOIN LATERAL (
-  SELECT cost_usd, fingerprint FROM ingest_event
-  WHERE workspace_id = k.w AND external_request_id >= k.i AND external_request_id <= k.i
-  ORDER BY external_request_id LIMIT 1
-) e
-"""
+_read_limits = msgspec.json.Decoder(
+    list[tuple[UUID, UUID, str, str, str, str, Decimal, tuple[Decimal, ...], bool]]
+).decode
+_read_meters = msgspec.json.Decoder(list[tuple[UUID, str, str, datetime, Decimal]]).decode
+_read_known = msgspec.json.Decoder(list[tuple[UUID, str, Decimal | None, int]]).decode
 
 _COPY_EVENTS = f"COPY ingest_event ({EVENT_COLUMNS}) FROM STDIN"
 
@@ -158,20 +166,19 @@ def open_ledgers(
     with connection.pipeline():
         connection.execute("BEGIN")
         policies = connection.execute(_LOCK, [workspace_ids])
-        changed = connection.execute(_CHANGED_LIMITS, [_json(versions)])
-        meters = connection.execute(_METERS, [_json(_period_keys(group, now))])
-        known = connection.execute(_KNOWN, [_json(_event_keys(group))])
+        read = connection.execute(_READ, [_json(versions), _json(_period_keys(group, now)), _json(_event_keys(group))])
+    changed, meters, known = (text or "[]" for text in read.fetchall()[0])
     changed_rows = defaultdict(list)
-    for workspace_id, *fields in changed.fetchall():
+    for workspace_id, *fields in _read_limits(changed):
         changed_rows[workspace_id].append(LimitRow(*fields))
     ledgers = {}
     for workspace_id, tier, name, observes, modes, version in policies.fetchall():
         rows = limits.refresh(workspace_id, version, changed_rows[workspace_id])
         ledgers[workspace_id] = WorkspaceLedger(workspace_id, tier, name, observes, frozenset(modes), rows)
-    for workspace_id, measure, period, start, value in meters.fetchall():
+    for workspace_id, measure, period, start, value in _read_meters(meters):
         key = MeterKey(measure, period, start)
         ledgers[workspace_id].opening[key] = ledgers[workspace_id].meters[key] = value
-    for workspace_id, external_id, cost, fingerprint in known.fetchall():
+    for workspace_id, external_id, cost, fingerprint in _read_known(known):
         ledgers[workspace_id].known[external_id] = KnownEvent(cost, fingerprint)
     return ledgers
 

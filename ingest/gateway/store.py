@@ -169,8 +169,8 @@ def open_ledgers(
         read = connection.execute(_READ, [_json(versions), _json(_period_keys(group, now)), _json(_event_keys(group))])
     changed, meters, known = (text or "[]" for text in read.fetchall()[0])
     changed_rows = defaultdict(list)
-    for workspace_id, *fields in _read_limits(changed):
-        changed_rows[workspace_id].append(LimitRow(*fields))
+    for row in _read_limits(changed):
+        changed_rows[row[0]].append(LimitRow(*row[1:]))
     ledgers = {}
     for workspace_id, tier, name, observes, modes, version in policies.fetchall():
         rows = limits.refresh(workspace_id, version, changed_rows[workspace_id])

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from decimal import Decimal
 
+import pytest
 from django.db.models import Sum
 
 from budgets.services import update_budget_settings
@@ -12,16 +13,23 @@ from ingest.models import Event, Meter, Refusal
 from opsmeter_site.lib.clock import utc_now
 from tests.conftest import payload
 from tests.factories import make_workspace
-from tests.servers import Crowd
+from tests.servers import Crowd, serve
 
 NO_RATE = 1_000_000
+
+
+@pytest.fixture
+def server(committed):
+    """A server that has just read the prices: one that is shared may have seen another test empty the tables."""
+    with serve(workers=2) as running:
+        yield running
 
 
 def meter_of(workspace_id, measure):
     return Meter.objects.get(workspace_id=workspace_id, measure=measure, period="month").value
 
 
-def test_quota_is_exact(committed, server):
+def test_quota_is_exact(server):
     limit, distinct, repeats = 1_000, 3_000, 1_000
     opened = make_workspace("pro", monthly_requests=limit, requests_per_minute=NO_RATE)
     bodies = [payload(externalRequestId=f"q-{number}") for number in range(distinct)]
@@ -48,7 +56,7 @@ def test_quota_is_exact(committed, server):
     assert audit_workspace(opened.workspace.id, utc_now()).is_exact
 
 
-def test_hard_stop_is_exact(committed, server):
+def test_hard_stop_is_exact(server):
     opened = make_workspace("pro", requests_per_minute=NO_RATE)
     limit = Decimal("0.05")
     update_budget_settings(opened.workspace, acting_user=opened.owner, daily_limit_usd=limit, enforcement="hard")

@@ -110,6 +110,7 @@ def application_environment(
         "DEBUG": "false",
         "ALLOWED_HOSTS": "127.0.0.1,localhost,[::1]",
         "OPSMETER_ENV": "local",
+        "LOG_LEVEL": "WARNING",  # a terminal is read by a person
         "PYTHONUNBUFFERED": "1",
     }
     own = {"OPSMETER_DATA": str(folder.path), "DJANGO_SETTINGS_MODULE": "opsmeter_site.settings"}

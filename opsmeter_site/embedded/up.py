@@ -161,6 +161,7 @@ def announce(options: UpOptions, port: int, demo: Mapping[str, Any]) -> None:
         lines += [
             f"Sign in    {demo['email']}   password {demo['password']}",
             f"API key    {demo['apiKey']}",
+            f"Token      {demo['bearerToken']}",
             "",
             "First event:",
             f"  curl -sS {url}/v1/ingest/llm-request \\",

@@ -19,7 +19,7 @@ import time_machine
 from budgets.selectors import budget_values
 from budgets.services import update_budget_settings
 from ingest.models import Meter
-from opsmeter_site.embedded import verify
+from opsmeter_site.embedded import budget_table, verify
 from tests.conftest import MODEL, PROVIDER
 from tests.factories import make_workspace
 from tests.servers import ROOT, Server, free_port, wait_until
@@ -100,7 +100,7 @@ def place(place_of) -> Place:
 
 
 def docs_saying(tmp_path: Path, old: str, new: str) -> str:
-    text = verify.DOCUMENT.read_text()
+    text = budget_table.DOCUMENT.read_text()
     assert old in text
     path = tmp_path / "budgets.md"
     path.write_text(text.replace(old, new))
@@ -213,7 +213,7 @@ class Door:
 
 
 def check(client: Any, before: Callable[[int, str], None] = lambda _number, _path: None) -> list[str]:
-    rows = verify.documented(verify.DOCUMENT, [verify.SOFT_STOP])
+    rows = budget_table.documented(budget_table.DOCUMENT, [budget_table.SOFT_STOP])
     return verify.Check(Door(client, before), rows, verify.Stop()).run()
 
 
@@ -245,7 +245,7 @@ def test_other_traffic_does_no_harm(meter, capsys):
 
 def test_traffic_without_end_is_said_and_the_settings_come_back(meter):
     before = budget_values(meter.workspace_id)
-    with pytest.raises(verify.VerifyError, match="never stood still"):
+    with pytest.raises(budget_table.VerifyError, match="never stood still"):
         check(meter, lambda _number, _path: meter.send(outputTokens=200_000))
     assert budget_values(meter.workspace_id) == before
 
@@ -255,44 +255,51 @@ def test_traffic_without_end_is_said_and_the_settings_come_back(meter):
 
 def answer_in(client_of: Callable[..., Any], state: str) -> tuple[Any, dict[str, Any]]:
     """An ingest answer of a workspace in that state, and its workspace status."""
-    client = client_of(monthly_requests=1 if state == verify.PLAN_LIMIT else 1_000)
+    client = client_of(monthly_requests=1 if state == budget_table.PLAN_LIMIT else 1_000)
     # An event costs 0.000045 USD.
     spent, limit = {
-        verify.BELOW: (1, "0.001"),
-        verify.WARNING: (2, "0.0001"),
-        verify.PLAN_LIMIT: (2, None),
+        budget_table.BELOW: (1, "0.001"),
+        budget_table.WARNING: (2, "0.0001"),
+        budget_table.PLAN_LIMIT: (2, None),
     }.get(state, (3, "0.00005"))
     update_budget_settings(
         client.opened.workspace,
         acting_user=client.opened.owner,
         daily_limit_usd=limit and Decimal(limit),
-        enforcement="soft" if state == verify.SOFT_STOP else "hard",
-        observe_mode=state == verify.OBSERVED,
+        enforcement="soft" if state == budget_table.SOFT_STOP else "hard",
+        observe_mode=state == budget_table.OBSERVED,
     )
     replies = [client.send() for _ in range(spent)]
     token = {"Authorization": f"Bearer {client.opened.access_token_plain}"}
     return replies[-1], client.app.request("GET", "/v1/settings/workspace-status", headers=token).json
 
 
-STATES = (verify.BELOW, verify.WARNING, verify.SOFT_STOP, verify.HARD_STOP, verify.OBSERVED, verify.PLAN_LIMIT)
+STATES = (
+    budget_table.BELOW,
+    budget_table.WARNING,
+    budget_table.SOFT_STOP,
+    budget_table.HARD_STOP,
+    budget_table.OBSERVED,
+    budget_table.PLAN_LIMIT,
+)
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_every_row_of_the_table_is_true(client_of, state):
-    rows = verify.documented(verify.DOCUMENT, STATES)
+    rows = budget_table.documented(budget_table.DOCUMENT, STATES)
     assert list(rows) == list(STATES)
     reply, status = answer_in(client_of, state)
     said = {"HTTP": reply.status, "severity": status["severity"], **reply.json}
     assert rows[state].fields.keys() <= said.keys()
-    assert list(verify.differences(rows[state], said, verify.messages(reply.json))) == []
+    assert list(budget_table.differences(rows[state], said, budget_table.messages(reply.json))) == []
     assert status["telemetryPaused"] == said["telemetryPaused"]
     assert status["isBudgetWarning"] == said["budgetWarning"]
     assert status["isBudgetExceeded"] == said["budgetExceeded"]
 
 
 def test_a_field_that_says_almost_the_same_is_a_difference():
-    row = verify.Row({"accepted": True, "reason": None}, [])
-    assert list(verify.differences(row, {"accepted": 1, "reason": ""}, [])) == [
+    row = budget_table.Row({"accepted": True, "reason": None}, [])
+    assert list(budget_table.differences(row, {"accepted": 1, "reason": ""}, [])) == [
         "accepted is 1, documented is true",
         'reason is "", documented is null',
     ]
@@ -321,16 +328,16 @@ const fetch = async () => ({json: async () => answer});
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_the_documented_client_code_shows_what_the_table_says(client_of):
-    found = CLIENT.search(verify.DOCUMENT.read_text())
+    found = CLIENT.search(budget_table.DOCUMENT.read_text())
     assert found is not None
     answers = [answer_in(client_of, state)[0].json for state in STATES]
     done = subprocess.run(
         ["node", "-e", HARNESS % found.group(1)], input=json.dumps(answers), capture_output=True, text=True, timeout=20
     )
     assert done.returncode == 0, done.stderr
-    rows = verify.documented(verify.DOCUMENT, STATES)
+    rows = budget_table.documented(budget_table.DOCUMENT, STATES)
     assert json.loads(done.stdout) == [list(rows[state].shows) for state in STATES]
-    assert json.loads(done.stdout) == [verify.messages(answer) for answer in answers]
+    assert json.loads(done.stdout) == [budget_table.messages(answer) for answer in answers]
 
 
 def test_the_script_takes_no_option_for_granted(tmp_path):

@@ -10,7 +10,6 @@ import fcntl
 import http.client
 import json
 import os
-import re
 import secrets
 import signal
 import sys
@@ -24,18 +23,21 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
+from opsmeter_site.embedded.budget_table import (
+    BELOW,
+    DOCUMENT,
+    SOFT_STOP,
+    WARNING,
+    Row,
+    VerifyError,
+    differences,
+    documented,
+    messages,
+    quoted,
+)
 from opsmeter_site.embedded.preflight import data_folder
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "budgets.md"
 DEFAULT_URL = "http://127.0.0.1:8000"
-
-# The rows of the document's table, by the text in their first column.
-BELOW = "below the warning threshold"
-WARNING = "at or above the warning threshold"
-SOFT_STOP = "above the limit, soft stop"
-HARD_STOP = "above the limit, hard stop"
-OBSERVED = "above the limit, hard stop, observe mode"
-PLAN_LIMIT = "plan limit reached"
 
 SMALLEST_COST = Decimal("0.01")  # USD
 SHARE_OF_SPEND = Decimal("0.01")
@@ -52,98 +54,12 @@ RESTORE_PAUSE = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class VerifyError(Exception):
-    """The check failed, or could not be made; the text is shown as it is."""
-
-
 class DisturbedError(Exception):
     """Something else moved the meter, or midnight passed: what was seen says nothing."""
 
 
 class StopRequestedError(Exception):
     """A signal came."""
-
-
-# --- What the documentation says --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Row:
-    """One state of the document's table: what the answer must say (by field), and what a client shows."""
-
-    fields: Mapping[str, Any]
-    shows: Sequence[str]
-
-
-def read_table(text: str) -> dict[str, Row]:
-    """The table whose first column is called "State". A dash in a cell: this state says nothing about that field."""
-    rows: dict[str, Row] = {}
-    header: list[str] = []
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
-        if not header:
-            header = [cell.strip("`") for cell in cells] if cells[:1] == ["State"] else []
-        elif not cells:
-            break
-        elif set(cells[0]) - set("-: "):
-            named = dict(zip(header, cells, strict=True))
-            shows = re.findall(r"`([^`]+)`", named.pop("A client shows"))
-            state = named.pop("State")
-            rows[state] = Row({name: _value(cell) for name, cell in named.items() if cell != "–"}, shows)
-    return rows
-
-
-def _value(cell: str) -> Any:
-    plain = cell.strip("`")
-    try:
-        return json.loads(plain)
-    except ValueError:
-        return plain
-
-
-def documented(path: Path, states: Sequence[str]) -> dict[str, Row]:
-    """The document's table; VerifyError if it cannot be read or one of the states is missing."""
-    try:
-        rows = read_table(path.read_text(encoding="utf-8"))
-    except (OSError, KeyError, ValueError) as error:
-        raise VerifyError(f"the table of states in {path} cannot be read: {error}") from error
-    for state in states:
-        if state not in rows:
-            raise VerifyError(f'{path} has no row "{state}" in its table of states')
-    return rows
-
-
-# --- What a client does with an answer --------------------------------------------------------------------------------
-
-
-def messages(answer: Mapping[str, Any]) -> list[str]:
-    """What the documented client code shows for an ingest answer, in its order and its words."""
-    shown = []
-    if answer.get("budgetWarning"):
-        shown.append("Budget warning threshold reached")
-    if answer.get("budgetExceeded"):
-        shown.append("Budget reached")
-    if answer.get("planLimitRequests", 0) > 0 and answer.get("freeLimitRemainingRequests", 0) <= 0:
-        shown.append("Telemetry paused. Plan limit reached.")
-    return shown
-
-
-def differences(row: Row, said: Mapping[str, Any], shown: Sequence[str] | None) -> Iterator[str]:
-    """Where `said` (fields, of which the row's are looked at) and what a client shows are not as documented."""
-    for name, expected in row.fields.items():
-        if name in said and not _is_same(said[name], expected):
-            yield f"{name} is {json.dumps(said[name])}, documented is {json.dumps(expected)}"
-    if shown is not None and list(shown) != list(row.shows):
-        yield f"a client shows {_quoted(shown)}, documented is {_quoted(row.shows)}"
-
-
-def _is_same(said: Any, expected: Any) -> bool:
-    """Strictly: 1 is not true."""
-    return type(said) is type(expected) and bool(said == expected)
-
-
-def _quoted(shown: Sequence[str]) -> str:
-    return " and ".join(f'"{text}"' for text in shown) or "nothing"
 
 
 # --- The server -------------------------------------------------------------------------------------------------------
@@ -357,7 +273,7 @@ class Check:
         cost = self._require_undisturbed(status, reply)
         shown = messages(reply.body)
         say(f"\n{state[0].upper()}{state[1:]}: POST /v1/ingest/demo → {reply.status}\n  {reply.raw.decode()}")
-        say(f"  a client shows {_quoted(shown)}; severity {status['severity']}")
+        say(f"  a client shows {quoted(shown)}; severity {status['severity']}")
         self._compare(state, reply, status, shown)
         return cost
 

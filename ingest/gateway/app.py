@@ -14,8 +14,8 @@ from ingest.gateway.committer import Receipt, UnstorableError
 from ingest.gateway.http import BodyError, Environ, StartResponse, send
 from ingest.gateway.intake import DATABASE_AWAY, Entry, Intake, Result
 from ingest.gateway.keys import Caller
-from ingest.gateway.payload import CheckedEvent, InvalidPayloadError
-from ingest.gateway.priced import PricedEvent, price_event
+from ingest.gateway.payload import InvalidPayloadError
+from ingest.gateway.priced import PricedEvent, price_events
 from ingest.gateway.routes import ROUTES, Prepared, Route
 from ingest.metrics import EVENTS, REQUESTS, UNPRICED
 from opsmeter_site.lib.clock import utc_now
@@ -73,7 +73,9 @@ class Gateway:
 
     def _serve(self, route: Route, environ: Environ, plain_key: str, caller: Caller) -> Answer:
         prepared, problem = _prepare(route, environ)
-        chunks = [_priced(caller, chunk) for chunk in prepared.chunks] if prepared else []
+        now = utc_now()
+        pending = prepared.chunks if prepared else []
+        chunks = [price_events(chunk, caller.workspace_id, caller.key.key_id, now) for chunk in pending]
         first = self._intake.take(Entry(plain_key, caller, chunks[0] if chunks else None))
         if first.caller is None:
             return answers.error(401, "invalid_api_key")
@@ -108,11 +110,6 @@ def _prepare(route: Route, environ: Environ) -> tuple[Prepared | None, Answer | 
         return None, answers.error(error.status, error.reason)
     except InvalidPayloadError as error:
         return None, answers.error(400, error.reason, errors=error.errors)
-
-
-def _priced(caller: Caller, chunk: list[CheckedEvent]) -> list[PricedEvent]:
-    now = utc_now()
-    return [price_event(event, caller.workspace_id, caller.key.key_id, now) for event in chunk]
 
 
 def _failed(error: Exception | None) -> Answer:

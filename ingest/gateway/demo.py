@@ -16,7 +16,7 @@ import msgspec
 from ingest.gateway.committer import Committer, UnstorableError
 from ingest.gateway.ledger import Submission
 from ingest.gateway.payload import check_event
-from ingest.gateway.priced import price_event
+from ingest.gateway.priced import price_events
 from ingest.models import DataMode
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.database import conninfo
@@ -65,12 +65,12 @@ def load_history(workspace_id: UUID, api_key_id: int, *, events: int, days: int)
     """Store `events` demo rows, spread over the last `days`, in the workspace; how many were accepted."""
     now = utc_now()
     committer = Committer(conninfo())
-    checked = [
-        price_event(check_event(raw, now, forced_data_mode=DataMode.DEMO.value), workspace_id, api_key_id, now)
-        for raw in data_set(now, events=events, days=days)
-    ]
+    checked = (
+        check_event(raw, now, forced_data_mode=DataMode.DEMO.value) for raw in data_set(now, events=events, days=days)
+    )
     try:
-        (receipt,) = committer.commit([Submission(workspace_id, checked)])
+        submission = Submission(workspace_id, price_events(checked, workspace_id, api_key_id, now))
+        (receipt,) = committer.commit([submission])
     finally:
         committer.close()
     if isinstance(receipt, UnstorableError):

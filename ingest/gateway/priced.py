@@ -4,12 +4,13 @@ All of it is done before the workspace's ledger is locked, so that the lock is h
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from ingest.gateway.payload import CheckedEvent
-from ingest.pricing import Quote, current_book
+from ingest.pricing import PriceBook, Quote, current_book
 from ingest.rollups import dimensions_key
 
 # The columns of a line, in its order.
@@ -34,12 +35,20 @@ class PricedEvent:
     line: str
 
 
-def price_event(event: CheckedEvent, workspace_id: UUID, api_key_id: int, now: datetime) -> PricedEvent:
-    """Price a checked event at the current book; `now` (aware UTC) is when it was received.
+def price_events(
+    events: Iterable[CheckedEvent], workspace_id: UUID, api_key_id: int, now: datetime
+) -> list[PricedEvent]:
+    """Price checked events of one workspace at the current book; `now` (aware UTC) is when they were received.
 
     Raises `django.db.DatabaseError` if there has never been a book.
     """
-    quote = current_book().quote(
+    book = current_book()
+    owner, receipt = str(workspace_id), f"{now.isoformat()}\t{api_key_id}"
+    return [_price(event, book, workspace_id, owner, receipt) for event in events]
+
+
+def _price(event: CheckedEvent, book: PriceBook, workspace_id: UUID, owner: str, receipt: str) -> PricedEvent:
+    quote = book.quote(
         workspace_id=workspace_id,
         provider=event.provider,
         model=event.model,
@@ -62,12 +71,12 @@ def price_event(event: CheckedEvent, workspace_id: UUID, api_key_id: int, now: d
         event.data_mode,
         is_priced,
     )
-    return PricedEvent(event, quote, key, _line(event, quote, workspace_id, api_key_id, now))
+    return PricedEvent(event, quote, key, _line(event, quote, owner, receipt))
 
 
-def _line(event: CheckedEvent, quote: Quote, workspace_id: UUID, api_key_id: int, now: datetime) -> str:
+def _line(event: CheckedEvent, quote: Quote, owner: str, receipt: str) -> str:
     return (
-        f"{workspace_id}\t{event.occurred_at.isoformat()}\t{now.isoformat()}\t{api_key_id}\t"
+        f"{owner}\t{event.occurred_at.isoformat()}\t{receipt}\t"
         f"{_or_null(quote.price_id)}\t{event.fingerprint}\t{event.total_tokens}\t{event.uncached_input_tokens}\t"
         f"{event.cache_read_tokens}\t{event.cache_write_tokens}\t{event.output_tokens}\t{event.reasoning_tokens}\t"
         f"{_or_null(event.latency_ms)}\t{_or_null(quote.cost_usd)}\t{_or_null(event.reported_cost_usd)}\t"

@@ -155,8 +155,7 @@ def error(
     return Answer(status, _encode(body), list((headers or {}).items()), outcome=reason)
 
 
-@dataclass(slots=True)
-class BatchEntry:
+class BatchEntry(msgspec.Struct, gc=False):
     """One event of a batch: refused before the ledger saw it (`errors`), or with the ledger's verdict."""
 
     external_request_id: str | None

@@ -10,6 +10,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from ingest.gateway.priced import PricedEvent
 from ingest.limits import has_crossed, has_reached, is_over
 from ingest.models import DataMode, Measure, RefusalReason
@@ -78,8 +80,7 @@ class BudgetNotice:
     period_start: datetime
 
 
-@dataclass(slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, gc=False):
     """What became of one event. `reason` is set when it was refused."""
 
     cost_usd: Decimal | None

@@ -6,7 +6,6 @@ Shapes, limits and defaults are those of the wire contract, section 1. Errors na
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
@@ -71,8 +70,7 @@ class InvalidPayloadError(Exception):
         self.errors = list(errors)
 
 
-@dataclass(slots=True)
-class CheckedEvent:
+class CheckedEvent(msgspec.Struct, kw_only=True, gc=False):
     """One valid event, before its price. Token buckets are disjoint; reasoning is part of output."""
 
     external_request_id: str
@@ -99,7 +97,7 @@ class CheckedEvent:
     latency_ms: int | None
     reported_cost_usd: Decimal | None
     metadata: str | None
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = []
 
 
 _decode_json = msgspec.json.Decoder().decode

@@ -5,9 +5,10 @@ All of it is done before the workspace's ledger is locked, so that the lock is h
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+import msgspec
 
 from ingest.gateway.payload import CheckedEvent
 from ingest.pricing import PriceBook, Quote, current_book
@@ -25,8 +26,7 @@ _SPECIAL = re.compile(r"[\\\n\r\t]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-@dataclass(slots=True)
-class PricedEvent:
+class PricedEvent(msgspec.Struct, gc=False):
     """A checked event with its price, the key of its roll-up, and its line in COPY's text format."""
 
     event: CheckedEvent

@@ -12,6 +12,7 @@ from django.db import connection
 
 from ingest.models import WorkspacePolicy
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.redis import current_epoch
 from workspaces.keys import ApiKeyIdentity, authenticate_api_key
 
 # While Redis confirms that the epoch has not moved on, a look-up only has to note the key's use now and then.
@@ -42,13 +43,21 @@ class KeyCache:
         self._callers: dict[str, Caller] = {}
 
     def find(self, plain: str) -> Caller | None:
-        """The caller behind a key, from the cache if it is there at all: `confirm` decides whether that is current."""
-        return self._callers.get(plain) or self._load(plain, None)
+        """The caller behind a key, None if it is not valid. `confirm` decides whether what was cached is current."""
+        caller = self._callers.get(plain)
+        if caller is None:
+            # Whose epoch to ask for is known only now; and it must be asked for before what is to be cached is read.
+            caller = self._load(plain, None)
+        elif time.monotonic() - caller.loaded_at < _CONFIRMED_SECONDS:
+            return caller
+        return caller and self._load(plain, current_epoch(caller.workspace_id))
 
     def confirm(self, plain: str, caller: Caller, epoch: str | None) -> Caller | None:
         """`caller` if it is still current at `epoch`, else looked up again; None if the key is no longer valid."""
-        lifetime = _UNCONFIRMED_SECONDS if epoch is None else _CONFIRMED_SECONDS if epoch == caller.epoch else 0
-        if time.monotonic() - caller.loaded_at < lifetime:
+        is_current = epoch == caller.epoch
+        if epoch is None:
+            is_current = time.monotonic() - caller.loaded_at < _UNCONFIRMED_SECONDS
+        if is_current:
             expires_at = caller.key.expires_at
             return caller if expires_at is None or utc_now() < expires_at else None
         return self._load(plain, epoch)
@@ -56,19 +65,22 @@ class KeyCache:
     def _load(self, plain: str, epoch: str | None) -> Caller | None:
         loaded_at = time.monotonic()
         key = authenticate_api_key(plain)
-        if key is None:
+        requests_per_minute = _requests_per_minute(key.workspace_id) if key else None
+        if key is None or requests_per_minute is None:
             self._callers.pop(plain, None)
             return None
-        caller = Caller(key, _requests_per_minute(key.workspace_id), loaded_at, epoch)
+        caller = Caller(key, requests_per_minute, loaded_at, epoch)
         if len(self._callers) >= _MAX_ENTRIES:
             self._callers.clear()
         self._callers[plain] = caller
         return caller
 
 
-def _requests_per_minute(workspace_id: UUID) -> int:
+def _requests_per_minute(workspace_id: UUID) -> int | None:
+    """None if the workspace has no policy (any more), and so takes no telemetry."""
+    rates = WorkspacePolicy.objects.filter(workspace_id=workspace_id).values_list("requests_per_minute", flat=True)
     try:
-        return WorkspacePolicy.objects.values_list("requests_per_minute", flat=True).get(workspace_id=workspace_id)
+        return rates.first()
     finally:
         if not connection.in_atomic_block:
             # Server threads live outside Django's request cycle, which would give the connection back.

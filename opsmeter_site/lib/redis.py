@@ -32,6 +32,15 @@ def epoch_key(workspace_id: UUID) -> str:
     return f"{settings.REDIS_KEY_PREFIX}:epoch:{workspace_id}"
 
 
+def current_epoch(workspace_id: UUID) -> str | None:
+    """The workspace's epoch; None when Redis is away."""
+    try:
+        epoch = client().get(epoch_key(workspace_id))
+    except redis.RedisError:
+        return None
+    return epoch.decode() if isinstance(epoch, bytes) else "0"
+
+
 def bump_epoch(workspace_id: UUID) -> None:
     """Tell every server process to reload what it cached of the workspace. Call after the commit.
 

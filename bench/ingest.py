@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
             BARE_GTHREAD: lambda seconds: wrk(f"{bare_gthread.url}/empty", seconds),
         }
         for take in measure.values():
-            take(3)
+            take(options.seconds)
         results: dict[str, list[Measured]] = {name: [] for name in measure}
         for _ in range(options.rounds):
             for name, take in measure.items():

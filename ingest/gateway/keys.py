@@ -4,8 +4,9 @@ Each workspace has an epoch in Redis that changes with its keys and its plan; th
 every request, so a revoked key is refused at once and not after the cache's lifetime.
 """
 
+import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from django.db import connection
@@ -15,8 +16,9 @@ from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.redis import current_epoch
 from workspaces.keys import ApiKeyIdentity, authenticate_api_key
 
-# While Redis confirms that the epoch has not moved on, a look-up only has to note the key's use now and then.
-_CONFIRMED_SECONDS = 30.0
+# While Redis confirms that the epoch has not moved on, a look-up only has to note the key's use now and then; not for
+# all keys at the same moment, which every request in between would feel.
+_CONFIRMED_SECONDS = (30.0, 90.0)
 _UNCONFIRMED_SECONDS = 5.0
 _MAX_ENTRIES = 20_000
 
@@ -28,6 +30,7 @@ class Caller:
     key: ApiKeyIdentity
     requests_per_minute: int
     loaded_at: float
+    look_again_at: float
     epoch: str | None
 
     @property
@@ -44,12 +47,16 @@ class KeyCache:
 
     def find(self, plain: str) -> Caller | None:
         """The caller behind a key, None if it is not valid. `confirm` decides whether what was cached is current."""
+        now = time.monotonic()
         caller = self._callers.get(plain)
         if caller is None:
             # Whose epoch to ask for is known only now; and it must be asked for before what is to be cached is read.
             caller = self._load(plain, None)
-        elif time.monotonic() - caller.loaded_at < _CONFIRMED_SECONDS:
+        elif now < caller.look_again_at:
             return caller
+        else:
+            # One request looks; the others go on with what is known.
+            self._callers[plain] = replace(caller, look_again_at=now + _UNCONFIRMED_SECONDS)
         return caller and self._load(plain, current_epoch(caller.workspace_id))
 
     def confirm(self, plain: str, caller: Caller, epoch: str | None) -> Caller | None:
@@ -69,7 +76,8 @@ class KeyCache:
         if key is None or requests_per_minute is None:
             self._callers.pop(plain, None)
             return None
-        caller = Caller(key, requests_per_minute, loaded_at, epoch)
+        look_again_at = loaded_at + random.uniform(*_CONFIRMED_SECONDS)  # noqa: S311 (spreads load, hides nothing)
+        caller = Caller(key, requests_per_minute, loaded_at, look_again_at, epoch)
         if len(self._callers) >= _MAX_ENTRIES:
             self._callers.clear()
         self._callers[plain] = caller

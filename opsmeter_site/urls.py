@@ -5,9 +5,9 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 from django.views.decorators.csrf import csrf_exempt
-from django.views.generic import RedirectView
 
 from opsmeter_site import api_errors, docs, health
+from opsmeter_site.console.home import home
 from opsmeter_site.metrics_view import metrics
 
 admin.site.site_header = "Opsmeter operators' console"
@@ -24,7 +24,9 @@ def _no_such_api_path(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    path("", login_not_required(RedirectView.as_view(pattern_name="admin:index")), name="home"),
+    path("", home, name="home"),
+    path("accounts/", include("allauth.urls")),
+    path("", include("opsmeter_site.console.urls")),
     path("admin/", admin.site.urls),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),

@@ -1,0 +1,82 @@
+// What every page shares: menus that close, messages that go away, copying, and errors of partial updates.
+"use strict";
+
+document.documentElement.classList.add("has-script");
+
+function closeMenus(except) {
+  for (const menu of document.querySelectorAll("details[data-menu][open]")) {
+    if (menu !== except) menu.open = false;
+  }
+}
+
+async function copyFrom(button) {
+  const source = document.getElementById(button.dataset.copy);
+  const label = button.querySelector("[data-copy-label]") || button;
+  const usual = label.textContent;
+  let said = "Copied";
+  try {
+    await navigator.clipboard.writeText("value" in source ? source.value : source.textContent);
+  } catch {
+    // Without permission, or on plain http: select it, so that one key press copies.
+    getSelection().selectAllChildren(source);
+    said = "Press Ctrl+C";
+  }
+  label.textContent = said;
+  setTimeout(() => { label.textContent = usual; }, 2000);
+}
+
+document.addEventListener("click", (event) => {
+  closeMenus(event.target.closest("details[data-menu]"));
+  const copy = event.target.closest("[data-copy]");
+  if (copy) copyFrom(copy);
+  event.target.closest("[data-dismiss]")?.closest(".toast")?.remove();
+  const toggle = event.target.closest("[data-nav-toggle]");
+  if (toggle) {
+    const nav = document.getElementById(toggle.getAttribute("aria-controls"));
+    toggle.setAttribute("aria-expanded", nav.classList.toggle("is-open"));
+  }
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") closeMenus(null);
+});
+
+// A second press while the first is under way would send the form twice.
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.method !== "post") return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+});
+
+// Filters apply as soon as they are chosen; without a script there is a button.
+document.addEventListener("change", (event) => {
+  event.target.closest("form[data-auto-submit]")?.requestSubmit();
+});
+
+function say(text) {
+  const toasts = document.getElementById("toasts");
+  if (!toasts) return;
+  const toast = document.createElement("div");
+  toast.className = "toast toast-error";
+  const words = document.createElement("p");
+  words.textContent = text;
+  toast.append(words);
+  toasts.replaceChildren(toast);
+}
+
+document.addEventListener("htmx:responseError", (event) => {
+  const { status } = event.detail.xhr;
+  if (status === 403 || status === 404) location.reload();
+  else say("That did not work. Nothing was changed; please try again.");
+});
+document.addEventListener("htmx:sendError", () => say("The server cannot be reached. Please try again."));
+// A refused form comes back with 422 and is shown like any other answer.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.xhr.status === 422) {
+    event.detail.shouldSwap = true;
+    event.detail.isError = false;
+  }
+});

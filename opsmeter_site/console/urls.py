@@ -6,65 +6,43 @@ from django.urls import include, path
 import budgets.urls
 import ingest.urls
 import workspaces.urls
+from opsmeter_site.console import onboarding, overview
+
+_OWN = [path("", overview.overview, name="overview"), path("start/", onboarding.start, name="start")]
 
 
 def _pending(request: HttpRequest, **_: object) -> HttpResponse:
     raise Http404
 
 
+_modules = (budgets.urls, ingest.urls, workspaces.urls)
 _taken = {
     pattern.name
-    for module in (budgets.urls, ingest.urls, workspaces.urls)
+    for module in _modules
     for pattern in [*getattr(module, "page_urlpatterns", []), *getattr(module, "site_urlpatterns", [])]
+} | {pattern.name for pattern in _OWN}
+_PAGES = {
+    "overview": "",
+    "investigate": "investigate/",
+    "versions": "versions/",
+    "requests": "requests/",
+    "exports": "exports/",
+    "prices": "prices/",
+    "prices-unpriced": "prices/unpriced/",
+    "settings-general": "settings/",
+    "settings-budgets": "settings/budgets/",
+    "settings-keys": "settings/keys/",
+    "settings-members": "settings/members/",
+    "settings-tokens": "settings/tokens/",
+    "settings-data": "settings/data/",
+    "settings-audit": "settings/audit/",
 }
-_PENDING_PAGES = [
-    "",
-    "investigate/",
-    "versions/",
-    "requests/",
-    "exports/",
-    "prices/",
-    "start/",
-    "settings/",
-    "settings/budgets/",
-    "settings/keys/",
-    "settings/members/",
-    "settings/tokens/",
-    "settings/data/",
-    "settings/audit/",
-]
-_NAMES = [
-    "overview",
-    "investigate",
-    "versions",
-    "requests",
-    "exports",
-    "prices",
-    "start",
-    "settings-general",
-    "settings-budgets",
-    "settings-keys",
-    "settings-members",
-    "settings-tokens",
-    "settings-data",
-    "settings-audit",
-]
-
-page_urlpatterns = [
-    path(route, _pending, name=name) for route, name in zip(_PENDING_PAGES, _NAMES, strict=True) if name not in _taken
-]
+_pages = [path(route, _pending, name=name) for name, route in _PAGES.items() if name not in _taken]
 
 urlpatterns = [
-    path("w/<slug:slug>/", include(page_urlpatterns)),
-    *(
-        path("w/<slug:slug>/", include(module.page_urlpatterns))
-        for module in (budgets.urls, ingest.urls, workspaces.urls)
-        if hasattr(module, "page_urlpatterns")
-    ),
-    *(
-        path("", include(module.site_urlpatterns))
-        for module in (ingest.urls, workspaces.urls)
-        if hasattr(module, "site_urlpatterns")
-    ),
-    *(path(f"{name}/", _pending, name=name) for name in ("workspace-new", "docs", "outbox") if name not in _taken),
+    path("workspaces/new/", onboarding.new_workspace, name="workspace-new"),
+    path("w/<slug:slug>/", include([*_OWN, *_pages])),
+    *(path("w/<slug:slug>/", include(getattr(module, "page_urlpatterns", []))) for module in _modules),
+    *(path("", include(getattr(module, "site_urlpatterns", []))) for module in _modules),
+    *(path(f"{name}/", _pending, name=name) for name in ("docs", "outbox") if name not in _taken),
 ]

@@ -20,6 +20,13 @@ def usd(amount: Decimal | int | None) -> str:
     return f"{sign}${_significant(size, 2):f}"
 
 
+def usd_fine(amount: Decimal | int | None) -> str:
+    """`usd` for an amount per request: three significant digits below one dollar."""
+    if amount is None or not 0 < abs(amount) < 1:
+        return usd(amount)
+    return f"{'−' if amount < 0 else ''}${_significant(abs(Decimal(amount)), 3):f}"
+
+
 def usd_exact(amount: Decimal | None) -> str:
     """`amount` in USD with every digit that the ledger holds, without trailing zeros; a dash for None."""
     if amount is None:

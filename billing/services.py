@@ -1,4 +1,4 @@
-"""Which plan a workspace is on and what that means for ingest: numbers are pushed down, ingest never asks.
+"""Which plan a workspace is on and what that means below: numbers are pushed down, nobody there ever asks.
 
 Lock order: the `Plan` row, then the workspace's ledger (`ingest.services.lock_ledger`), then its `WorkspacePlan`.
 """
@@ -6,6 +6,7 @@ Lock order: the `Plan` row, then the workspace's ledger (`ingest.services.lock_l
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from typing import TypedDict, Unpack
 from uuid import UUID
@@ -22,11 +23,14 @@ from opsmeter_site.lib.errors import FieldError, InvalidInput
 from opsmeter_site.lib.periods import Period
 from workspaces import services as workspace_services
 from workspaces.inputs import clean_text, invalid_input
-from workspaces.models import AccessToken, ApiKey, Scope, User, Workspace
+from workspaces.models import AccessToken, ApiKey, Role, Scope, User, Workspace
 
 LIMIT_SOURCE = "billing"
 LIMIT_SOURCE_ID = "plan"
 LIMIT_THRESHOLDS = (Decimal("0.8"), Decimal(1))
+FIRST_PLAN = "free"
+MOST_OWN_WORKSPACES = 10
+_SENT_TWICE_WITHIN = timedelta(minutes=1)
 _GENERATED_PASSWORD_BYTES = 12
 
 
@@ -67,7 +71,7 @@ def ensure_plans() -> None:
 
 @transaction.atomic
 def apply_plan(workspace_id: UUID) -> None:
-    """Push the workspace's effective numbers to ingest. Repeating it changes nothing."""
+    """Push the workspace's effective numbers to where they hold. Repeating it changes nothing."""
     ledger.lock_ledger(workspace_id)
     _push(WorkspacePlan.objects.select_related("plan").get(workspace_id=workspace_id))
 
@@ -82,6 +86,7 @@ def _push(subscription: WorkspacePlan) -> None:
         requests_per_minute=numbers.requests_per_minute,
         raw_retention_days=numbers.raw_retention_days,
         rollup_retention_days=numbers.rollup_retention_days,
+        has_price_overrides=plan.has_price_overrides,
     )
     limits = []
     if numbers.monthly_requests is not None:
@@ -97,6 +102,7 @@ def _push(subscription: WorkspacePlan) -> None:
             )
         )
     ledger.replace_limits(workspace_id, LIMIT_SOURCE, limits)
+    workspace_services.set_member_limit(workspace_id, numbers.members)
 
 
 # --- Opening a workspace ----------------------------------------------------------------------------------------------
@@ -130,10 +136,7 @@ def open_workspace(
     access_token, access_token_plain = workspace_services.create_access_token(
         user=owner, workspace=workspace, name="Default", scopes=Scope.values, acting_user=acting_user
     )
-    subscription = WorkspacePlan(workspace=workspace, plan=_locked_plan(plan_tier), **_columns(overrides))
-    subscription.save(force_insert=True)
-    _push(subscription)
-    _record_plan(subscription, "workspace_plan.set", acting_user, {"overrides": asdict(overrides)})
+    _subscribe(workspace, plan_tier, overrides, acting_user)
     return OpenedWorkspace(
         workspace=workspace,
         owner=owner,
@@ -143,6 +146,33 @@ def open_workspace(
         access_token_plain=access_token_plain,
         owner_password=password,
     )
+
+
+@transaction.atomic
+def start_workspace(person: User, *, name: str, timezone: str | ZoneInfo) -> tuple[Workspace, str | None]:
+    """A workspace that `person` opens for themselves, on the free plan, and the plain text of its first API key.
+
+    Sent twice within a minute, the first one is answered again, without its key. Raises `InvalidInput` for `name` or
+    `timezone`, or when the person owns `MOST_OWN_WORKSPACES` already.
+    """
+    User.objects.select_for_update(no_key=True).get(pk=person.pk)
+    own = Workspace.objects.filter(memberships__user=person, memberships__role=Role.OWNER)
+    just_made = own.filter(name=name.strip(), created_at__gt=utc_now() - _SENT_TWICE_WITHIN).first()
+    if just_made is not None:
+        return just_made, None
+    if own.count() >= MOST_OWN_WORKSPACES:
+        raise InvalidInput(f"You own {MOST_OWN_WORKSPACES} workspaces already. Write to us if you need more.")
+    workspace = workspace_services.create_workspace(name=name, owner=person, timezone=timezone, acting_user=person)
+    _, plain = workspace_services.create_api_key(workspace, name="Default", created_by=person, acting_user=person)
+    _subscribe(workspace, FIRST_PLAN, Overrides(), person)
+    return workspace, plain
+
+
+def _subscribe(workspace: Workspace, plan_tier: str, overrides: Overrides, acting_user: User | None) -> None:
+    subscription = WorkspacePlan(workspace=workspace, plan=_locked_plan(plan_tier), **_columns(overrides))
+    subscription.save(force_insert=True)
+    _push(subscription)
+    _record_plan(subscription, "workspace_plan.set", acting_user, {"overrides": asdict(overrides)})
 
 
 def _owner(email: str, password: str | None, acting_user: User | None) -> tuple[User, str | None]:

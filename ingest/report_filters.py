@@ -37,6 +37,7 @@ class ReportFilters:
     environment: str
     data_mode: str
     default_data_mode: str
+    default_range: str = DEFAULT_RANGE
     drill: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,21 +68,28 @@ class ReportFilters:
         parameters |= {**self.drill, **self.extra, **changes}
         if parameters.get("range") != "custom":
             parameters |= {"from": None, "to": None}
-        usual = {"range": DEFAULT_RANGE, "env": Environment.PROD, "mode": self.default_data_mode}
+        usual = {"range": self.default_range, "env": Environment.PROD, "mode": self.default_data_mode}
         kept = {name: value for name, value in parameters.items() if value and value != usual.get(name)}
         return f"?{urlencode(kept)}" if kept else "?"
 
 
 def read_filters(
-    params: Mapping[str, str], workspace_id: UUID, zone: ZoneInfo, now: datetime, *, keep: tuple[str, ...] = ()
+    params: Mapping[str, str],
+    workspace_id: UUID,
+    zone: ZoneInfo,
+    now: datetime,
+    *,
+    keep: tuple[str, ...] = (),
+    default_range: str = DEFAULT_RANGE,
 ) -> ReportFilters:
     """The filters of a query string. What is not understood counts as not said; `keep`: the page's own parameters."""
     usual_mode = _default_data_mode(workspace_id)
     return ReportFilters(
-        choice=choose_range(params, zone, now),
+        choice=choose_range({**params, "range": params.get("range") or default_range}, zone, now),
         environment=_one_of(params.get("env"), Environment.values, Environment.PROD),
         data_mode=_one_of(params.get("mode"), DataMode.values, usual_mode),
         default_data_mode=usual_mode,
+        default_range=default_range,
         drill={name: params[name][:_LONGEST_VALUE] for name in DRILL_PARAMETERS if params.get(name)},
         extra={name: params[name][:_LONGEST_VALUE] for name in keep if params.get(name)},
     )
@@ -100,7 +108,7 @@ def _default_data_mode(workspace_id: UUID) -> str:
     return DataMode.REAL.value
 
 
-# --- As the filter bar's template wants it ------------------------------------------------------------------------------
+# --- As the filter bar's template wants it ----------------------------------------------------------------------------
 
 
 def filter_bar(filters: ReportFilters) -> dict[str, object]:

@@ -29,7 +29,7 @@ def workspace_page(minimum: Role = Role.VIEWER) -> Callable[[PageView[_P]], Call
         @wraps(view)
         def page(request: HttpRequest, slug: str, *args: Any, **kwargs: Any) -> HttpResponseBase:
             try:
-                access = workspace_for(request.user, slug)  # type: ignore[arg-type]
+                access = workspace_for(request.user, slug)
             except NotFound as error:
                 raise Http404(error.message) from error
             request.workspace_access = access  # type: ignore[attr-defined]

@@ -139,7 +139,7 @@ def _useful(events: list[Event]) -> list[Step]:
         ),
         Step(
             "userId or tenantId says for whom",
-            any(UNKNOWN != value for event in events for value in (event.user_id, event.tenant_id)),
+            any(value != UNKNOWN for event in events for value in (event.user_id, event.tenant_id)),
             "Send userId or tenantId: pseudonyms do.",
         ),
         Step(

@@ -45,7 +45,7 @@ class Tile:
     change: str
     tone: str
     before: str
-    trend: SafeString = SafeString("")
+    trend: str = ""
     note: str = ""
     url: str = ""
 
@@ -71,7 +71,7 @@ def overview(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
     """Figures of a range against the one before it, budgets, plan usage and what costs most."""
     now = utc_now()
     workspace = access.workspace
-    filters = read_filters(request.GET, workspace.pk, workspace.timezone, now, keep=("by",))
+    filters = read_filters(request.GET.dict(), workspace.pk, workspace.timezone, now, keep=("by",))
     by = filters.extra.get("by", "endpoint")
     dimension = STACKS.get(by, "endpoint_tag")
     with snapshot():

@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 NOTHING = "–"
 _CENT = Decimal("0.01")
-_SUFFIXES = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
+_SUFFIXES = ((1_000_000_000_000, "T"), (1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k"))
 _SPANS = (("day", timedelta(days=1)), ("hour", timedelta(hours=1)), ("minute", timedelta(minutes=1)))
 
 
@@ -13,8 +13,7 @@ def usd(amount: Decimal | int | None) -> str:
     """`amount` in USD for reading: cents, or two significant digits below one cent; a dash for None."""
     if amount is None:
         return NOTHING
-    value = Decimal(amount)
-    sign, size = ("−" if value < 0 else ""), abs(value)
+    sign, size = ("−" if amount < 0 else ""), abs(Decimal(amount))
     if size == 0 or size >= _CENT:
         return f"{sign}${size.quantize(_CENT, ROUND_HALF_UP):,}"
     return f"{sign}${_significant(size, 2):f}"
@@ -22,9 +21,10 @@ def usd(amount: Decimal | int | None) -> str:
 
 def usd_fine(amount: Decimal | int | None) -> str:
     """`usd` for an amount per request: three significant digits below one dollar."""
-    if amount is None or not 0 < abs(amount) < 1:
+    size = abs(Decimal(amount or 0))
+    if amount is None or not 0 < size < 1:
         return usd(amount)
-    return f"{'−' if amount < 0 else ''}${_significant(abs(Decimal(amount)), 3):f}"
+    return f"{'−' if amount < 0 else ''}${_significant(size, 3):f}"
 
 
 def usd_exact(amount: Decimal | None) -> str:
@@ -50,8 +50,8 @@ def compact(number: float | Decimal | None) -> str:
     if number is None:
         return NOTHING
     for size, suffix in _SUFFIXES:
-        if abs(number) >= size:
-            scaled = Decimal(number) / size
+        scaled = Decimal(number) / size
+        if abs(scaled) >= 1:
             return f"{_significant(scaled, 2 if abs(scaled) < 10 else 3):f}{suffix}".replace(".0" + suffix, suffix)
     return f"{round(number):,}"
 

@@ -1,7 +1,6 @@
 """Forms of pages: how a field looks, and how a service's refusal is shown beside it."""
 
 import re
-from typing import Any
 
 from django.forms import BaseForm
 from django.forms.renderers import TemplatesSetting
@@ -15,7 +14,7 @@ class ConsoleRenderer(TemplatesSetting):
     field_template_name = "forms/field.html"
 
 
-def add_refusal(form: "BaseForm[Any] | BaseForm", refusal: OpsmeterError) -> None:
+def add_refusal(form: BaseForm, refusal: OpsmeterError) -> None:
     """Show `refusal` in `form`: each error beside its field (camelCase or snake_case), the others above the form."""
     for error in refusal.errors:
         name = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", error.field).lower()

@@ -1,0 +1,167 @@
+"""What changed? A range against the one before it: what moved spend, by how much, and where."""
+
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from django.views.decorators.http import require_GET
+
+from ingest import reports
+from ingest.drivers import LABELS, MEANINGS, Change, Driver, explain_change
+from ingest.movers import Mover, movers_among, movers_of
+from ingest.report_filters import DRILL_PARAMETERS, ReportFilters, filter_bar, read_filters
+from ingest.report_rows import RefusedSpell, UsageCell
+from ingest.snapshots import snapshot
+from opsmeter_site.lib import charts, formats
+from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.money import to_ledger
+from workspaces.access import WorkspaceAccess
+from workspaces.pages import workspace_page
+
+# What movers can be listed by: parameter → dimension.
+DIMENSIONS = {**DRILL_PARAMETERS, "tenant": "tenant_id", "user": "user_id", "feature": "feature_tag"}
+SHOWN_MOVERS = 15
+SHOWN_NEW = 8
+
+
+@workspace_page()
+@require_GET
+def investigate(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
+    """The difference, its causes, the biggest movers, and what is new or gone."""
+    now = utc_now()
+    workspace = access.workspace
+    filters = read_filters(request.GET.dict(), workspace.pk, workspace.timezone, now, keep=("by",))
+    by = filters.extra.get("by", "")
+    by = by if by in DIMENSIONS else "endpoint"
+    before = filters.days.previous(now)
+    with snapshot():
+        cells_before = reports.cells(workspace.pk, before, filters.where)
+        cells_now = reports.cells(workspace.pk, filters.days, filters.where)
+        refused = [*reports.refused(workspace.pk, before), *reports.refused(workspace.pk, filters.days)]
+        people = {
+            name: movers_of(workspace.pk, filters.days, before, filters.where, dimension)
+            for name, dimension in DIMENSIONS.items()
+            if dimension in reports.ATTRIBUTION and name in {by, "user"}
+        }
+        change = explain_change(cells_before, cells_now)
+    movers = people[by] if by in people else movers_among(cells_before, cells_now, DIMENSIONS[by])
+    context = {
+        **filter_bar(filters),
+        "now": now,
+        "days": filters.days,
+        "before": before,
+        "is_running": filters.days.is_running(now),
+        "change": change,
+        "relative": change.difference / change.before_usd if change.before_usd else None,
+        "main": LABELS[change.main_driver] if change.main_driver else "",
+        "main_usd": change.effects[change.main_driver] if change.main_driver else None,
+        "chart": _chart(change),
+        "effects": [
+            {"label": LABELS[driver], "meaning": MEANINGS[driver], "amount": to_ledger(change.effects[driver])}
+            for driver in Driver
+        ],
+        "tabs": [
+            {"label": reports.DIMENSIONS[each], "query": filters.query(by=name), "is_current": name == by}
+            for name, each in DIMENSIONS.items()
+        ],
+        "by_label": reports.DIMENSIONS[DIMENSIONS[by]],
+        "movers": [_mover_row(mover, by, filters, access, change) for mover in movers[:SHOWN_MOVERS]],
+        "more_movers": max(0, len(movers) - SHOWN_MOVERS),
+        "is_unnarrowed": by in people and bool(filters.drill),
+        "arrivals": _arrivals(cells_before, cells_now, people["user"], filters, access),
+        "refused": refused and _refused(refused),
+    }
+    return render(request, "ingest/investigate.html", context)
+
+
+def _chart(change: Change) -> SafeString:
+    return charts.waterfall(
+        chart_id="change",
+        title="What moved spend",
+        before=("Before", change.before_usd),
+        effects=[
+            charts.Effect(LABELS[driver], to_ledger(amount), about=MEANINGS[driver])
+            for driver, amount in change.effects.items()
+            if to_ledger(amount)
+        ],
+        after=("Now", change.now_usd),
+        value_format=formats.usd,
+        empty="No priced requests in either range.",
+        shows_title=False,
+    )
+
+
+def _mover_row(
+    mover: Mover, by: str, filters: ReportFilters, access: WorkspaceAccess, change: Change
+) -> dict[str, object]:
+    endpoint = next((each for each in change.endpoints if by == "endpoint" and each.endpoint_tag == mover.value), None)
+    main = endpoint.main_driver if endpoint else None
+    return {
+        "value": mover.value,
+        "url": _drill_url(by, mover.value, filters, access),
+        "requests_url": _requests_url(DIMENSIONS[by], mover.value, filters, access),
+        "before": mover.before,
+        "now": mover.now,
+        "difference": mover.difference,
+        "is_new": mover.is_new,
+        "is_gone": mover.is_gone,
+        "main": LABELS[main] if main else "",
+    }
+
+
+def _drill_url(by: str, value: str, filters: ReportFilters, access: WorkspaceAccess) -> str:
+    if by not in DRILL_PARAMETERS:
+        return _requests_url(DIMENSIONS[by], value, filters, access)
+    # Inside an endpoint the next question is which model; inside anything else, which endpoint.
+    return filters.query(**{by: value, "by": "model" if by == "endpoint" else None})
+
+
+def _requests_url(dimension: str, value: str, filters: ReportFilters, access: WorkspaceAccess) -> str:
+    days = {"from": filters.days.first_day.isoformat(), "to": filters.days.last_day.isoformat()}
+    narrowed = {DRILL_PARAMETERS[name]: each for name, each in filters.drill.items()}
+    query = urlencode({"range": "custom", **days, **narrowed, dimension: value})
+    return f"{reverse('requests', args=[access.workspace.slug])}?{query}"
+
+
+def _arrivals(
+    before: Sequence[UsageCell],
+    now: Sequence[UsageCell],
+    users: Sequence[Mover],
+    filters: ReportFilters,
+    access: WorkspaceAccess,
+) -> list[dict[str, object]]:
+    """New and gone values of three dimensions, each with what they cost."""
+    found = {
+        "endpoint": movers_among(before, now, "endpoint_tag"),
+        "version": movers_among(before, now, "prompt_version"),
+        "user": [] if filters.drill else users,
+    }
+    return [
+        {
+            "label": reports.DIMENSIONS[DIMENSIONS[name]],
+            "new": _linked([mover for mover in movers if mover.is_new], name, filters, access),
+            "gone": _linked([mover for mover in movers if mover.is_gone], name, filters, access),
+        }
+        for name, movers in found.items()
+    ]
+
+
+def _linked(movers: list[Mover], name: str, filters: ReportFilters, access: WorkspaceAccess) -> dict[str, object]:
+    return {
+        "count": len(movers),
+        "rows": [
+            {
+                "value": mover.value,
+                "amount": mover.now.cost_usd if mover.is_new else mover.before.cost_usd,
+                "url": _drill_url(name, mover.value, filters, access),
+            }
+            for mover in movers[:SHOWN_NEW]
+        ],
+    }
+
+
+def _refused(spells: Sequence[RefusedSpell]) -> int:
+    return sum(spell.requests for spell in spells)

@@ -134,7 +134,7 @@ def _verdict(found: Comparison, first: VersionStats, second: VersionStats) -> st
         return "Nothing to compare with."
     if not found.is_clear:
         return (
-            f"No clear difference: B is between {formats.change(found.low)} and {formats.change(found.high)} of A "
+            f"No clear difference: B differs from A by {formats.change(found.low)} to {formats.change(found.high)}, "
             "with 95% confidence."
         )
     word = "less" if found.high < 0 else "more"

@@ -38,13 +38,17 @@ _LESS_IS_BETTER = frozenset({"Error rate", "Latency p50", "Latency p95", "Unpric
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One figure with its change: `change` as text, `tone` "good", "bad" or "" (neither), `before` what it was."""
+    """One figure with its change: `change` as text, `tone` "good", "bad" or "" (neither), `before` what it was.
+
+    `exact`: the value without rounding, where the shown one is rounded.
+    """
 
     label: str
     value: str
     change: str
     tone: str
     before: str
+    exact: str = ""
     trend: str = ""
     note: str = ""
     url: str = ""
@@ -82,6 +86,7 @@ def overview(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         **filter_bar(filters),
         "now": now,
         "report": report,
+        "is_empty": not (report.now.requests or report.then.requests or reports.has_events(workspace.pk)),
         "is_running": report.days.is_running(now),
         "tiles": _tiles(report, access),
         "chart": _chart(report, filters, dimension, now),
@@ -126,10 +131,18 @@ def _tiles(report: Report, access: WorkspaceAccess) -> list[Tile]:
     now, then = report.now, report.then
     trends = [bar.figures for bar in report.series.bars]
     return [
-        _tile("Spend", now.cost_usd, then.cost_usd, formats.usd, [each.cost_usd for each in trends], _at_least(now)),
-        _tile("Requests", now.requests, then.requests, formats.compact, [each.requests for each in trends]),
+        _tile(
+            "Spend",
+            now.cost_usd,
+            then.cost_usd,
+            formats.usd,
+            [each.cost_usd for each in trends],
+            exact=formats.usd_exact(now.cost_usd),
+            note="At least: some requests have no price" if now.unpriced_requests else "",
+        ),
+        _count_tile("Requests", now.requests, then.requests, [each.requests for each in trends]),
         _tile("Cost per request", now.cost_per_request, then.cost_per_request, formats.usd_fine),
-        _tile("Tokens", now.tokens, then.tokens, formats.compact, [each.tokens for each in trends]),
+        _count_tile("Tokens", now.tokens, then.tokens, [each.tokens for each in trends]),
         _tile("Error rate", now.error_rate, then.error_rate, formats.share, [each.error_rate for each in trends]),
         _latency_tile("Latency p50", report.latency.p50_ms, report.latency_then.p50_ms, report),
         _latency_tile("Latency p95", report.latency.p95_ms, report.latency_then.p95_ms, report),
@@ -144,8 +157,8 @@ def _tiles(report: Report, access: WorkspaceAccess) -> list[Tile]:
     ]
 
 
-def _at_least(now: Figures) -> str:
-    return "At least: some requests have no price" if now.unpriced_requests else ""
+def _count_tile(label: str, now: int, then: int, trend: Sequence[int]) -> Tile:
+    return _tile(label, now, then, formats.compact, trend, exact=formats.count(now))
 
 
 def _latency_tile(label: str, now: float | None, then: float | None, report: Report) -> Tile:
@@ -163,6 +176,7 @@ def _tile(
     then: Decimal | int | None,
     write: charts.Format,
     trend: Sequence[Decimal | int | None] = (),
+    exact: str = "",
     note: str = "",
     url: str = "",
 ) -> Tile:
@@ -173,6 +187,7 @@ def _tile(
         change="" if change is None else formats.change(change),
         tone=_tone(label, change),
         before=formats.NOTHING if then is None else write(Decimal(then)),
+        exact=exact,
         trend=charts.sparkline(trend),
         note=note,
         url=url,

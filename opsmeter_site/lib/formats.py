@@ -19,6 +19,11 @@ def usd(amount: Decimal | int | None) -> str:
     return f"{sign}${_significant(size, 2):f}"
 
 
+def usd_change(amount: Decimal | None) -> str:
+    """`usd` with its sign, also a plus."""
+    return ("+" if amount and amount > 0 else "") + usd(amount)
+
+
 def usd_fine(amount: Decimal | int | None) -> str:
     """`usd` for an amount per request: three significant digits below one dollar."""
     size = abs(Decimal(amount or 0))

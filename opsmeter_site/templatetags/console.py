@@ -18,6 +18,7 @@ from opsmeter_site.lib.toasts import UNDO_TAG
 register = template.Library()
 
 register.filter("usd", formats.usd)
+register.filter("usd_change", formats.usd_change)
 register.filter("usd_fine", formats.usd_fine)
 register.filter("usd_exact", formats.usd_exact)
 register.filter("count", formats.count)

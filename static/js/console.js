@@ -30,12 +30,22 @@ document.addEventListener("click", (event) => {
   const copy = event.target.closest("[data-copy]");
   if (copy) copyFrom(copy);
   event.target.closest("[data-dismiss]")?.closest(".toast")?.remove();
+  const banner = event.target.closest("[data-dismiss-banner]")?.closest("[data-banner]");
+  if (banner) {
+    sessionStorage.setItem(`banner:${banner.dataset.banner}`, "dismissed");
+    banner.remove();
+  }
   const toggle = event.target.closest("[data-nav-toggle]");
   if (toggle) {
     const nav = document.getElementById(toggle.getAttribute("aria-controls"));
     toggle.setAttribute("aria-expanded", nav.classList.toggle("is-open"));
   }
 });
+
+// A banner that was dismissed stays away as long as the tab is open and its period lasts.
+for (const banner of document.querySelectorAll("[data-banner]")) {
+  if (sessionStorage.getItem(`banner:${banner.dataset.banner}`)) banner.remove();
+}
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") closeMenus(null);

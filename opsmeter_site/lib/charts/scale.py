@@ -1,5 +1,6 @@
 """Numbers, axes and positions. Values stay `Decimal`; only positions in the drawing are rounded."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -58,9 +59,7 @@ def _round_step(rough: Decimal, *, is_whole: bool) -> Decimal:
     if is_whole:
         rough = max(rough, Decimal(1))
     power = Decimal(1).scaleb(rough.adjusted())
-    return next(
-        step * power for step in _ROUND_STEPS if step * power >= rough and not (is_whole and step * power % 1)
-    )
+    return next(step * power for step in _ROUND_STEPS if step * power >= rough and not (is_whole and step * power % 1))
 
 
 def _plain(value: Decimal) -> Decimal:
@@ -74,9 +73,31 @@ def label_steps(count: int, longest: int, widths: Sequence[int]) -> list[int]:
     `longest` is in characters. Each step is a multiple of the next, so that a wider chart only adds labels.
     """
     room_needed = count * (longest * 6.6 + 12)
+    step = 1
     steps: list[int] = []
-    finer = 1
     for width in reversed(widths):
-        finer *= -(-room_needed // (width * finer)).__int__() or 1
-        steps.insert(0, finer)
+        step *= max(1, math.ceil(room_needed / (width * step)))
+        steps.insert(0, step)
     return steps
+
+
+def short_usd(amount: Decimal) -> str:
+    """A round USD amount for an axis, exact and as short as it gets: $0, $2.50, $0.000045, $1.25M."""
+    scaled, suffix = _scaled(abs(amount))
+    text = f"{scaled:f}"
+    if not suffix and text[-2:-1] == ".":
+        text += "0"
+    return f"{'−' if amount < 0 else ''}${text}{suffix}"
+
+
+def short_count(number: Decimal) -> str:
+    """A round number for an axis, exact and as short as it gets: 0, 2.5, 250, 1.25M."""
+    scaled, suffix = _scaled(abs(number))
+    return f"{'−' if number < 0 else ''}{scaled:f}{suffix}"
+
+
+def _scaled(size: Decimal) -> tuple[Decimal, str]:
+    for power, suffix in ((12, "T"), (9, "B"), (6, "M"), (3, "k")):
+        if size >= 10**power:
+            return size.scaleb(-power).normalize(), suffix
+    return size.normalize(), ""

@@ -1,0 +1,121 @@
+"""The overview: filters in the address, what is kept apart, what is said when there is nothing, what it asks for."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from django.test import Client
+
+from budgets.services import update_budget_settings
+from opsmeter_site.lib.clock import utc_now
+from tests.factories import make_cast
+from tests.ledger import new_event, store_events
+from tests.pages import page
+
+MOST_QUERIES = 25
+
+
+@pytest.fixture
+def cast(committed):
+    return make_cast("pro")
+
+
+@pytest.fixture
+def browser(cast):
+    client = Client()
+    client.force_login(cast.viewer)
+    return client
+
+
+def add(cast, **fields):
+    store_events([new_event(cast.workspace, occurred_at=utc_now() - timedelta(minutes=1), **fields)])
+
+
+def tile(shown, label):
+    return next(
+        each.one("p", "tile-value").text
+        for each in shown.all("li", "tile")
+        if each.one("p", "tile-label").text == label
+    )
+
+
+def test_an_empty_workspace_says_what_to_do(cast, browser):
+    shown = page(browser.get(f"/w/{cast.workspace.slug}/"))
+    assert tile(shown, "Spend") == "$0.00"
+    assert shown.one("div", "empty").one("a").attributes["href"] == f"/w/{cast.workspace.slug}/start/"
+
+
+def test_real_production_traffic_is_shown_unless_asked_otherwise(cast, browser):
+    for number, (mode, environment) in enumerate([("real", "prod"), ("test", "prod"), ("real", "dev")], start=1):
+        add(cast, data_mode=mode, environment=environment, cost_usd=Decimal(number))
+    address = f"/w/{cast.workspace.slug}/"
+    assert tile(page(browser.get(address)), "Spend") == "$1.00"
+    assert tile(page(browser.get(f"{address}?mode=test")), "Spend") == "$2.00"
+    assert tile(page(browser.get(f"{address}?env=dev")), "Spend") == "$3.00"
+    everything = page(browser.get(f"{address}?env=all&mode=all"))
+    assert tile(everything, "Spend") == "$6.00"
+    today = next(link for link in everything.one("ul", "tabs").all("a") if link.text == "Today")
+    assert today.attributes["href"] == "?range=today&env=all&mode=all"
+
+
+def test_only_demo_data_is_shown_and_said_so(cast, browser):
+    add(cast, data_mode="demo", cost_usd=Decimal(7))
+    shown = page(browser.get(f"/w/{cast.workspace.slug}/"))
+    assert tile(shown, "Spend") == "$7.00"
+    assert "no real traffic yet" in shown.one("div", "notice").text
+
+
+def test_nonsense_in_the_address_is_answered_with_words(cast, browser):
+    for query in ("range=custom&from=tomorrow&to=1", "range=custom&from=2026-02-02&to=2026-02-01", "range=%00&by=x"):
+        response = browser.get(f"/w/{cast.workspace.slug}/?{query}")
+        assert response.status_code == 200
+        assert page(response).one("div", "notice-warn").text
+
+
+def test_budgets_and_plan_are_apart(cast, browser):
+    update_budget_settings(cast.workspace, acting_user=cast.owner, daily_limit_usd=Decimal(10))
+    add(cast, cost_usd=Decimal(9))
+    shown = page(browser.get(f"/w/{cast.workspace.slug}/"))
+    assert "$9.00 of $10.00" in shown.one("figure", id="budget-daily").text
+    assert "1 requests of 1,000,000" in shown.one("figure", id="plan").text
+
+
+def test_a_budget_near_or_over_its_limit_is_said_on_every_page(cast, browser):
+    update_budget_settings(cast.workspace, acting_user=cast.owner, daily_limit_usd=Decimal(10))
+    add(cast, cost_usd=Decimal(8))
+    address = f"/w/{cast.workspace.slug}/investigate/"
+    banner = page(browser.get(address)).one("div", "banner-warn")
+    assert "Budget warning threshold reached" in banner.text
+    assert "Consider upgrading to Team" in banner.text
+    add(cast, cost_usd=Decimal(3))
+    assert "Budget reached" in page(browser.get(address)).one("div", "banner-bad").text
+
+
+def test_a_paused_workspace_hears_that_calls_keep_running(committed):
+    cast = make_cast("free", monthly_requests=1)
+    add(cast)
+    client = Client()
+    client.force_login(cast.member)
+    banner = page(client.get(f"/w/{cast.workspace.slug}/")).one("div", "banner-bad")
+    assert "Telemetry paused" in banner.text
+    assert "LLM calls keep running" in banner.text
+    assert "Consider upgrading to Pro" in banner.text
+
+
+def test_refused_hours_are_shaded_and_explained(client_of, committed):
+    meter = client_of("free", monthly_requests=2)
+    for _ in range(5):
+        meter.send()
+    client = Client()
+    client.force_login(meter.opened.owner)
+    shown = page(client.get(f"/w/{meter.opened.workspace.slug}/?range=today"))
+    assert "3 requests were refused" in shown.one("div", "notice-warn").text
+    assert "Refused: plan limit reached" in shown.one("figure", id="spend").text
+
+
+def test_how_much_it_asks(cast, browser, django_assert_max_num_queries):
+    add(cast)
+    browser.get(f"/w/{cast.workspace.slug}/")
+    for path in ("", "?range=30d", "investigate/", "versions/", "start/"):
+        with django_assert_max_num_queries(MOST_QUERIES):
+            assert browser.get(f"/w/{cast.workspace.slug}/{path}").status_code == 200

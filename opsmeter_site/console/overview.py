@@ -14,13 +14,13 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_GET
 
 from budgets.forecast import forecasts
-from budgets.selectors import WorkspaceStatus, workspace_status
+from budgets.gauges import budget_gauges
+from budgets.selectors import PlanStatus, WorkspaceStatus, workspace_status
 from ingest import reports
 from ingest.ranges import DayRange
 from ingest.report_filters import DRILL_PARAMETERS, ReportFilters, filter_bar, read_filters
 from ingest.report_rows import OTHER, Figures, Percentiles, RefusedSpell, Series, Top
 from ingest.snapshots import snapshot
-from opsmeter_site.console.gauges import budget_gauges, plan_gauge
 from opsmeter_site.lib import charts, formats
 from opsmeter_site.lib.clock import utc_now
 from workspaces.access import WorkspaceAccess
@@ -33,6 +33,7 @@ REASONS = {
     "plan_limit_reached": "Refused: plan limit reached",
     "budget_exceeded": "Refused: budget hard stop",
 }
+PLAN_WARNING_RATIO = Decimal("0.8")
 _LESS_IS_BETTER = frozenset({"Error rate", "Latency p50", "Latency p95", "Unpriced requests"})
 
 
@@ -94,8 +95,10 @@ def overview(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
             {"label": reports.DIMENSIONS[each], "query": filters.query(by=name), "is_current": each == dimension}
             for name, each in STACKS.items()
         ],
-        "budget_gauges": budget_gauges(access, status, ahead),
-        "plan_gauge": plan_gauge(access, status),
+        "budget_gauges": budget_gauges(
+            status, ahead, workspace.timezone, now, href=reverse("settings-budgets", args=[workspace.slug])
+        ),
+        "plan_gauge": _plan_gauge(status.plan),
         "status": status,
         "has_budget": _has_budget(status),
         "tops": [_top_table(report, filters, access, name) for name in TOPS],
@@ -272,6 +275,27 @@ def _refused_words(spells: Sequence[RefusedSpell]) -> dict[str, object] | None:
         "cost_usd": sum((spell.cost_usd for spell in spells), Decimal(0)),
         "reasons": sorted({spell.reason for spell in spells}),
     }
+
+
+# --- Plan usage: requests, kept apart from money ----------------------------------------------------------------------
+
+
+def _plan_gauge(plan: PlanStatus) -> SafeString | None:
+    """Requests of the UTC month against the plan; None without a limit."""
+    if plan.request_limit is None:
+        return None
+    warn_at = PLAN_WARNING_RATIO * plan.request_limit
+    state = charts.GaugeState.WARNING if plan.request_count >= warn_at else charts.GaugeState.NORMAL
+    return charts.gauge(
+        chart_id="plan",
+        title=f"{plan.name} plan, this month (UTC)",
+        spent=plan.request_count,
+        limit=plan.request_limit,
+        state=charts.GaugeState.EXCEEDED if plan.is_limit_reached else state,
+        value_format=lambda number: f"{int(number):,} requests",
+        warn_at=warn_at,
+        note=f"{plan.remaining:,} left. Starts again on {plan.window.end:%-d %B} at 00:00 UTC.",
+    )
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------

@@ -113,10 +113,10 @@ def test_the_lists(console, opened, django_assert_max_num_queries):
         update_budget_settings(
             each.workspace, acting_user=None, daily_limit_usd=Decimal(1234), monthly_limit_usd=Decimal("0.125")
         )
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(14):
         settings = console.get(url("budgetsettings"))
     assert settings.content.count(b"1,234.00 USD a day, 0.125 USD a month") == 3
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(12):
         budgets = console.get(url("budget"), {"q": opened.workspace.name})
     assert b"1,234.00" in budgets.content
 

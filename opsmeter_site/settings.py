@@ -69,12 +69,11 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "allauth.usersessions.middleware.UserSessionsMiddleware",
 ]
 
 ROOT_URLCONF = "opsmeter_site.urls"
 WSGI_APPLICATION = "opsmeter_site.wsgi.application"
-# Pages end with a slash and forgive its absence. Under /v1 every path matches a pattern, so nothing there is redirected.
+# Pages end with a slash and forgive its absence. Under /v1 every path matches a pattern, so nothing redirects there.
 APPEND_SLASH = True
 
 TEMPLATES = [
@@ -146,8 +145,7 @@ ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_ADAPTER = "workspaces.accounts.AccountAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Opsmeter"
-USERSESSIONS_TRACK_ACTIVITY = True
-# How many proxies of our own stand in front: per-address limits of sign-in would otherwise count the proxy as everybody.
+# How many proxies of our own stand in front: limits of sign-in per address would count a proxy as everybody.
 ALLAUTH_TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", 0)
 
 CSRF_FAILURE_VIEW = "opsmeter_site.api_errors.csrf_failure"
@@ -199,6 +197,8 @@ STORAGES = {
 
 EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+# Some mail goes out while somebody waits for a page.
+EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "Opsmeter <opsmeter@localhost>")
 
 # --- API ------------------------------------------------------------------------------------------------------------

@@ -1,83 +1,168 @@
-"""People, workspaces, credentials and the audit trail in the operators' console."""
+"""People, workspaces and the audit trail in the operators' console. What lets people in is in `admin_credentials`."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
+from allauth.mfa.models import Authenticator
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 
-from opsmeter_site.lib.clock import utc_now
-from opsmeter_site.lib.errors import OpsmeterError
-from workspaces import services
-from workspaces.admin_base import ServiceAdminMixin, become, explain
-from workspaces.forms import ApiKeyForm, MembershipForm, NewUserForm, UserForm
-from workspaces.models import AccessToken, ApiKey, AuditEntry, Membership, Role, User, Workspace
+from workspaces import admin_credentials, services
+from workspaces.admin_base import ReadOnlyMixin, ServiceAdminMixin, ask_first, become, operator_of
+from workspaces.admin_filters import LastUseFilter, WorkspaceFilter, WorkspaceFilterMixin
+from workspaces.forms import MembershipForm, NewUserForm, UserForm
+from workspaces.models import ApiKey, AuditEntry, Membership, Role, User, Workspace
+
+__all__ = ["admin_credentials"]
 
 _REDIRECT = 302
+# What a person may do in this console; operators who are not superusers do not hand it out.
+_RIGHTS = ("is_staff", "is_superuser", "groups", "user_permissions")
 
 
-def _operator(request: HttpRequest) -> User:
-    # The console lets nobody in who is not signed in.
-    return cast(User, request.user)
+class SecondFactorFilter(admin.SimpleListFilter):
+    """Who has set up an authenticator app."""
+
+    title = "second factor"
+    parameter_name = "second_factor"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Set up"), ("no", "Not set up")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(has_factor=self.value() == "yes") if self.value() else queryset
+
+
+class PersonsMembershipInline(ReadOnlyMixin, admin.TabularInline):  # type: ignore[type-arg]
+    """Only to look at: roles are changed on the page of the workspace."""
+
+    model = Membership
+    verbose_name_plural = "workspaces of this person"
+    fields = ("workspace", "role", "created_at")
+    readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        return super().get_queryset(request).select_related("workspace")
 
 
 @admin.register(User)
 class UserAdmin(ServiceAdminMixin, StockUserAdmin):  # type: ignore[type-arg]
     form = UserForm
     add_form = NewUserForm
-    list_display = ("email", "name", "is_active", "is_staff", "date_joined", "last_login")
-    list_filter = ("is_active", "is_staff", "is_superuser")
+    list_display = ("email", "name", "is_active", "is_staff", "has_factor", "date_joined", "last_login")
+    list_filter = ("is_active", "is_staff", "is_superuser", SecondFactorFilter)
     search_fields = ("email", "name")
+    search_help_text = "Address or name."
     ordering = ("email",)
     date_hierarchy = "date_joined"
-    readonly_fields = ("date_joined", "last_login")
+    readonly_fields = ("date_joined", "last_login", "has_factor")
+    actions = ("switch_off", "switch_on")
     fieldsets = (
-        (None, {"fields": ("email", "name", "password")}),
         (
-            "Access",
+            None,
             {
-                "fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions"),
+                "fields": ("email", "name", "password", "is_active"),
+                "description": "A new address counts as confirmed: ask for proof before you change it.",
+            },
+        ),
+        (
+            "Rights in this console",
+            {
+                "fields": ("is_staff", "is_superuser", "groups", "user_permissions"),
                 "description": (
-                    "These are rights in this console. What a person may do in a workspace is their role there."
+                    "What a person may do in a workspace is their role there, and is not changed here. "
+                    "Only superusers change these."
                 ),
             },
         ),
-        ("Times", {"fields": ("date_joined", "last_login")}),
+        ("Sign-in", {"fields": ("date_joined", "last_login", "has_factor")}),
     )
     add_fieldsets = ((None, {"fields": ("email", "name", "password1", "password2", "is_staff")}),)
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        factors = Authenticator.objects.filter(user=OuterRef("pk"), type=Authenticator.Type.TOTP)
+        people: QuerySet[User] = super().get_queryset(request).annotate(has_factor=Exists(factors))
+        return people
+
+    @admin.display(description="second factor", boolean=True, ordering="has_factor")
+    def has_factor(self, person: Any) -> bool:
+        return bool(person.has_factor)
+
+    def get_inlines(self, request: HttpRequest, obj: User | None = None) -> Any:
+        return (PersonsMembershipInline,) if obj else ()
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
+        rights = () if operator_of(request).is_superuser else _RIGHTS
+        return (*super().get_readonly_fields(request, obj), *rights)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """Superusers are changed by superusers: whoever sets a password has the account."""
+        may: bool = super().has_change_permission(request, obj)
+        return may and (obj is None or not obj.is_superuser or operator_of(request).is_superuser)
+
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        data = form.cleaned_data
+        data, operator = form.cleaned_data, operator_of(request)
         if change:
-            services.update_user(
-                obj,
-                email=data["email"],
-                name=data["name"],
-                is_active=data["is_active"],
-                is_staff=data["is_staff"],
-                is_superuser=data["is_superuser"],
-                acting_user=_operator(request),
-            )
+            facts = ("email", "name", "is_active", "is_staff", "is_superuser")
+            # What this operator may not change is not in the form.
+            changes: Any = {name: data[name] for name in facts if name in data}
+            services.update_user(obj, acting_user=operator, **changes)
             return
         person = services.create_user(
             email=data["email"],
             name=data["name"],
             password=data["password1"],
-            is_staff=data["is_staff"],
-            acting_user=_operator(request),
+            is_staff=data.get("is_staff", False),
+            acting_user=operator,
         )
         become(obj, person)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        given = {
+            name: [str(right) for right in form.cleaned_data[name]]
+            for name in ("groups", "user_permissions")
+            if name in form.changed_data
+        }
+        if given:
+            services.record_audit(
+                "user.rights_changed", acting_user=operator_of(request), target=form.instance, data=given
+            )
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
         with transaction.atomic():
             response = super().user_change_password(request, id, form_url)
             if response.status_code == _REDIRECT:
                 person = User.objects.get(pk=id)
-                services.record_audit("user.password_changed", acting_user=_operator(request), target=person)
+                services.record_audit("user.password_changed", acting_user=operator_of(request), target=person)
         return response
+
+    @admin.action(description="Switch off: the selected people can no longer sign in", permissions=["change"])
+    def switch_off(self, request: HttpRequest, people: QuerySet[User]) -> HttpResponse | None:
+        consequence = "They are signed out everywhere. Their workspaces, keys and traces stay; they can be switched on."
+        if question := ask_first(self, request, people, "Switch off these people?", consequence, "Switch off"):
+            return question
+        self._switch(request, people, on=False)
+        return None
+
+    @admin.action(description="Switch on: the selected people can sign in again", permissions=["change"])
+    def switch_on(self, request: HttpRequest, people: QuerySet[User]) -> None:
+        self._switch(request, people, on=True)
+
+    def _switch(self, request: HttpRequest, people: QuerySet[User], *, on: bool) -> None:
+        operator = operator_of(request)
+        kept = [person for person in people if person == operator or not self.has_change_permission(request, person)]
+        switched = [person for person in people if person not in kept]
+        for person in switched:
+            services.update_user(person, is_active=on, acting_user=operator)
+        if switched:
+            messages.success(request, f"Switched {'on' if on else 'off'}: {', '.join(map(str, switched))}.")
+        if kept:
+            messages.warning(request, f"Left as they are: {', '.join(map(str, kept))}. You cannot switch these.")
 
 
 class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -89,9 +174,24 @@ class MembershipInline(admin.TabularInline):  # type: ignore[type-arg]
     verbose_name_plural = "members (a workspace keeps at least one owner)"
 
 
+class WorkspaceLastUseFilter(LastUseFilter):
+    """When any key of the workspace was last used."""
+
+    title = "last use of a key"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if not self.value():
+            return queryset
+        used = ApiKey.objects.filter(workspace=OuterRef("pk"))
+        if self.value() == "never":
+            return queryset.exclude(Exists(used.exclude(last_used_at=None)))
+        return queryset.filter(Exists(super().queryset(request, used)))
+
+
 @admin.register(Workspace)
 class WorkspaceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("name", "slug", "timezone", "created_at")
+    list_display = ("name", "slug", "people", "timezone", "created_at")
+    list_filter = (WorkspaceLastUseFilter, ("created_at", admin.DateFieldListFilter))
     search_fields = ("name", "slug", "id", "memberships__user__email")
     search_help_text = "Name, slug, id or a member's address."
     date_hierarchy = "created_at"
@@ -108,6 +208,16 @@ class WorkspaceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-
         ),
     )
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Workspace]:
+        members = Membership.objects.filter(workspace=OuterRef("pk")).order_by().values("workspace")
+        # Counted for the rows of a page; a join would count those of every workspace first.
+        people = Subquery(members.annotate(number=Count("pk")).values("number"))
+        return super().get_queryset(request).annotate(people=Coalesce(people, 0))
+
+    @admin.display(description="members", ordering="people")
+    def people(self, workspace: Any) -> int:
+        return int(workspace.people)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -117,10 +227,10 @@ class WorkspaceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-
 
     def save_model(self, request: HttpRequest, obj: Workspace, form: Any, change: bool) -> None:
         data = form.cleaned_data
-        services.update_workspace(obj, name=data["name"], timezone=data["timezone"], acting_user=_operator(request))
+        services.update_workspace(obj, name=data["name"], timezone=data["timezone"], acting_user=operator_of(request))
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        operator = _operator(request)
+        operator = operator_of(request)
         formset.save(commit=False)
         # New owners come before the old ones go, so that one form can hand a workspace over.
         for member in formset.new_objects:
@@ -133,149 +243,26 @@ class WorkspaceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-
             services.remove_member(form.instance, member.user, acting_user=operator)
 
 
-class CredentialStateFilter(admin.SimpleListFilter):
-    """Live, expired or revoked; of API keys and access tokens alike."""
+@admin.register(Membership)
+class MembershipAdmin(WorkspaceFilterMixin, ReadOnlyMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    """Only to look at: roles are changed on the page of the workspace, where an owner has to remain."""
 
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("live", "Live"), ("expired", "Expired"), ("revoked", "Revoked")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        expired = Q(revoked_at=None, expires_at__lte=utc_now())
-        match self.value():
-            case "live":
-                return queryset.filter(~expired, revoked_at=None)
-            case "expired":
-                return queryset.filter(expired)
-            case "revoked":
-                return queryset.exclude(revoked_at=None)
-        return queryset
-
-
-class CredentialStateMixin:
-    """The column that goes with the filter."""
-
-    @admin.display(description="state")
-    def state(self, credential: ApiKey | AccessToken) -> str:
-        if credential.revoked_at is not None:
-            return "revoked"
-        if credential.expires_at is not None and credential.expires_at <= utc_now():
-            return "expired"
-        return "live"
-
-
-@admin.register(ApiKey)
-class ApiKeyAdmin(CredentialStateMixin, ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
-    form = ApiKeyForm
-    list_display = ("name", "shown_key", "workspace", "created_by", "state", "last_used_at", "expires_at", "created_at")
-    list_filter = (CredentialStateFilter,)
-    list_select_related = ("workspace", "created_by")
-    search_fields = ("name", "lookup", "previous_lookup", "workspace__name", "workspace__slug", "created_by__email")
-    search_help_text = "Name, the eight characters after om_live_, workspace or creator."
+    list_display = ("user", "workspace", "role", "created_at")
+    list_filter = ("role", WorkspaceFilter)
+    list_select_related = ("user", "workspace")
+    search_fields = ("user__email", "user__name", "workspace__name", "workspace__slug")
+    search_help_text = "Person or workspace."
     date_hierarchy = "created_at"
     ordering = ("-created_at",)
-    autocomplete_fields = ("workspace",)
-    actions = ("revoke", "rotate")
-
-    @admin.display(description="key", ordering="lookup")
-    def shown_key(self, key: ApiKey) -> str:
-        return f"om_live_{key.lookup}_…"
-
-    def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        if obj is None:
-            about = "The secret is shown once, after saving. Nobody can read it again, not even here."
-            return ((None, {"fields": ("workspace", "name", "expires_at"), "description": about}),)
-        about = "Only the expiry can be changed. To revoke a key or give it a new secret, use the actions of the list."
-        return (
-            (None, {"fields": ("workspace", "name", "shown_key", "state", "expires_at"), "description": about}),
-            ("Use", {"fields": ("created_by", "created_at", "last_used_at", "revoked_at", "previous_expires_at")}),
-        )
-
-    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        if obj is None:
-            return ()
-        fixed = ("created_by", "created_at", "last_used_at", "revoked_at", "previous_expires_at")
-        settled = ("expires_at",) if obj.revoked_at else ()
-        return ("workspace", "name", "shown_key", "state", *fixed, *settled)
-
-    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        operator, data = _operator(request), form.cleaned_data
-        if change:
-            if "expires_at" in form.changed_data:
-                services.change_api_key_expiry(obj, data["expires_at"], acting_user=operator)
-            return
-        key, plain = services.create_api_key(
-            data["workspace"],
-            name=data["name"],
-            created_by=operator,
-            expires_at=data["expires_at"],
-            acting_user=operator,
-        )
-        become(obj, key)
-        messages.success(request, f"Copy the new API key now, it is not shown again: {plain}")
-
-    @admin.action(description="Revoke: refuse the selected keys from now on", permissions=["change"])
-    def revoke(self, request: HttpRequest, keys: QuerySet[ApiKey]) -> None:
-        for key in keys:
-            services.revoke_api_key(key, acting_user=_operator(request))
-        messages.success(request, f"Revoked: {', '.join(str(key) for key in keys)}.")
-
-    @admin.action(description="Rotate: new secret, the old one works for another 24 hours", permissions=["change"])
-    def rotate(self, request: HttpRequest, keys: QuerySet[ApiKey]) -> None:
-        for key in keys:
-            try:
-                plain = services.rotate_api_key(key, acting_user=_operator(request))
-            except OpsmeterError as refusal:
-                messages.error(request, f"{key.name}: {explain(refusal)}")
-            else:
-                messages.success(request, f"{key.name}: copy the new secret now, it is not shown again: {plain}")
-
-
-@admin.register(AccessToken)
-class AccessTokenAdmin(CredentialStateMixin, ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("name", "shown_token", "user", "workspace", "scopes", "state", "last_used_at", "expires_at")
-    list_filter = (CredentialStateFilter,)
-    list_select_related = ("workspace", "user")
-    search_fields = ("name", "lookup", "user__email", "workspace__name", "workspace__slug")
-    search_help_text = "Name, the eight characters after om_pat_, person or workspace."
-    date_hierarchy = "created_at"
-    ordering = ("-created_at",)
-    fields = ("name", "shown_token", "user", "workspace", "scopes", "state", "created_at", "last_used_at")
-    readonly_fields = fields
-    actions = ("revoke",)
-
-    @admin.display(description="token", ordering="lookup")
-    def shown_token(self, token: AccessToken) -> str:
-        return f"om_pat_{token.lookup}_…"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        # A token speaks for its person, so nobody makes one for somebody else.
-        return False
-
-    @admin.action(description="Revoke: refuse the selected tokens from now on", permissions=["change"])
-    def revoke(self, request: HttpRequest, access_tokens: QuerySet[AccessToken]) -> None:
-        for token in access_tokens:
-            services.revoke_access_token(token, acting_user=_operator(request))
-        messages.success(request, f"Revoked: {', '.join(str(token) for token in access_tokens)}.")
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class AuditEntryAdmin(WorkspaceFilterMixin, ReadOnlyMixin, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("created_at", "action", "target", "actor", "workspace")
-    list_filter = ("action",)
+    list_filter = (WorkspaceFilter, "action")
     list_select_related = ("actor", "workspace")
     search_fields = ("action", "target", "actor__email", "workspace__name", "workspace__slug")
     search_help_text = "Action, target, the person who did it, or the workspace."
     date_hierarchy = "created_at"
     ordering = ("-created_at",)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: AuditEntry | None = None) -> bool:
-        return False
+    show_full_result_count = False

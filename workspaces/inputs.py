@@ -8,6 +8,7 @@ from unicodedata import category
 from zoneinfo import ZoneInfo, available_timezones
 
 from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 from psycopg.errors import UniqueViolation
 
@@ -42,6 +43,16 @@ def clean_text(value: str, field: str, max_length: int, *, required: bool = True
         raise InvalidInput("Text too long.", errors=[FieldError(field, f"At most {max_length} characters.")])
     if any(category(character) in _UNSTORABLE for character in value):
         raise InvalidInput("Bad text.", errors=[FieldError(field, "Control characters are not allowed.")])
+    return value
+
+
+def clean_email(value: str) -> str:
+    """`value` as addresses are stored: trimmed, in lower case. Raises `InvalidInput` (`email`) if it is none."""
+    value = clean_text(value, "email", 254).lower()
+    try:
+        validate_email(value)
+    except ValidationError as error:
+        raise InvalidInput("Bad address.", errors=[FieldError("email", "Enter an e-mail address.")]) from error
     return value
 
 

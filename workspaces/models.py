@@ -1,6 +1,7 @@
 """People, workspaces and what lets them in."""
 
 import uuid
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
@@ -10,6 +11,22 @@ from django.db.models.functions import Lower
 from timezone_field import TimeZoneField
 
 from opsmeter_site.lib.clock import utc_now
+
+
+class CredentialState(models.TextChoices):
+    """Whether a credential still opens anything."""
+
+    LIVE = "live", "Live"
+    EXPIRED = "expired", "Expired"
+    REVOKED = "revoked", "Revoked"
+
+
+def _credential_state(revoked_at: datetime | None, expires_at: datetime | None) -> CredentialState:
+    if revoked_at is not None:
+        return CredentialState.REVOKED
+    if expires_at is not None and expires_at <= utc_now():
+        return CredentialState.EXPIRED
+    return CredentialState.LIVE
 
 
 class UserManager(BaseUserManager["User"]):
@@ -60,6 +77,9 @@ class Workspace(models.Model):
     slug = models.SlugField(max_length=60, unique=True, help_text="Names the workspace in addresses.")
     timezone = TimeZoneField(default="UTC", help_text="For charts, summaries and send times. Budgets count UTC days.")
     created_at = models.DateTimeField(default=utc_now, editable=False)
+    member_limit = models.PositiveIntegerField(
+        null=True, editable=False, help_text="How many people the plan includes; empty means no limit. Set by billing."
+    )
     members = models.ManyToManyField(User, through="Membership", related_name="workspaces")
 
     def __str__(self) -> str:
@@ -93,6 +113,44 @@ class Membership(models.Model):
         return f"{self.user} · {self.get_role_display()}"
 
 
+class Invitation(models.Model):
+    """A membership offered to an e-mail address. Following the link that was mailed proves who owns the address."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField("e-mail address")
+    role = models.CharField(max_length=10, choices=Role)
+    digest = models.BinaryField(max_length=32, unique=True, editable=False)
+    invited_by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="invitations")
+    created_at = models.DateTimeField(default=utc_now, editable=False)
+    sent_at = models.DateTimeField(default=utc_now, editable=False, help_text="When its latest link was mailed.")
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=["workspace", "email"],
+                condition=models.Q(accepted_at=None, revoked_at=None),
+                name="invitation_unique_open",
+            ),
+            models.CheckConstraint(condition=models.Q(role__in=Role.values), name="invitation_role_known"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.email} · {self.get_role_display()}"
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether its link has become too old."""
+        return self.expires_at <= utc_now()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be accepted."""
+        return self.accepted_at is None and self.revoked_at is None and not self.is_expired
+
+
 class ApiKey(models.Model):
     """Lets programs send telemetry for one workspace. The identity outlives its secrets: rotation keeps the row."""
 
@@ -122,6 +180,17 @@ class ApiKey(models.Model):
     def __str__(self) -> str:
         return f"{self.name} (om_live_{self.lookup}_…)"
 
+    @property
+    def state(self) -> CredentialState:
+        """Whether its current secret is accepted."""
+        return _credential_state(self.revoked_at, self.expires_at)
+
+    @property
+    def is_in_grace(self) -> bool:
+        """Whether the secret before the last rotation is accepted too."""
+        until = self.previous_expires_at
+        return self.state is CredentialState.LIVE and until is not None and until > utc_now()
+
 
 class Scope(models.TextChoices):
     """What a personal access token may do on its person's behalf, within the person's role."""
@@ -150,6 +219,11 @@ class AccessToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} (om_pat_{self.lookup}_…)"
+
+    @property
+    def state(self) -> CredentialState:
+        """Whether its secret is accepted, as long as its person is a member."""
+        return _credential_state(self.revoked_at, self.expires_at)
 
 
 class AuditEntry(models.Model):

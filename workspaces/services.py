@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from allauth.account.models import EmailAddress
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
@@ -22,7 +23,8 @@ from opsmeter_site.lib.errors import FieldError, InvalidInput, NotAllowed, NotFo
 from opsmeter_site.lib.redis import bump_epoch
 from workspaces.inputs import check_expiry, clean_role, clean_text, invalid_input, parse_timezone, taken
 from workspaces.keys import ACCESS_TOKEN_PREFIX, API_KEY_PREFIX
-from workspaces.models import AccessToken, ApiKey, AuditEntry, Membership, Role, Scope, User, Workspace
+from workspaces.models import AccessToken, ApiKey, AuditEntry, Invitation, Membership, Role, Scope, User, Workspace
+from workspaces.roles import grantable_roles
 
 DEFAULT_GRACE = timedelta(hours=24)
 LONGEST_GRACE = timedelta(days=30)
@@ -60,17 +62,34 @@ class UserChanges(TypedDict, total=False):
 def create_user(
     *, email: str, password: str | None = None, name: str = "", acting_user: User | None, is_staff: bool = False
 ) -> User:
-    """Store a person. Without a password nobody can sign in until one is set.
+    """Store a person whom somebody vouches for: the address counts as confirmed. See `sign_up` for all others.
 
-    Raises `InvalidInput` for a bad or taken address (`email`), a weak password (`password`) or a bad `name`.
+    Without a password nobody can sign in until one is set. Raises `InvalidInput` for a bad or taken address (`email`),
+    a weak password (`password`) or a bad `name`.
     """
+    user = _insert_user(email, password, name, is_staff=is_staff)
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+    record_audit("user.created", acting_user=acting_user, target=user, data={"is_staff": is_staff})
+    return user
+
+
+@transaction.atomic
+def sign_up(*, email: str, password: str | None, name: str = "") -> User:
+    """Store a person who came by themselves; `password` is None for those who sign in through a provider.
+
+    The caller stores the address, confirmed or not. Raises `InvalidInput` like `create_user`.
+    """
+    user = _insert_user(email, password, name, is_staff=False)
+    record_audit("user.created", acting_user=user, target=user, data={"is_staff": False})
+    return user
+
+
+def _insert_user(email: str, password: str | None, name: str, *, is_staff: bool) -> User:
     fields = {"name": clean_text(name, "name", 150, required=False), "is_staff": is_staff}
     with invalid_input(), taken("email", "There is already a person with this address."):
         if password is not None:
             _check_password(password, User(email=email, name=name))
-        user = User.objects.create_user(email, password, **fields)
-    record_audit("user.created", acting_user=acting_user, target=user, data={"is_staff": is_staff})
-    return user
+        return User.objects.create_user(email, password, **fields)
 
 
 def _check_password(password: str, user: User) -> None:
@@ -82,7 +101,10 @@ def _check_password(password: str, user: User) -> None:
 
 @transaction.atomic
 def update_user(user: User, *, acting_user: User | None, **changes: Unpack[UserChanges]) -> User:
-    """Change facts of a person. Raises `InvalidInput` for a bad or taken address or a bad name."""
+    """Change facts of a person; a new address counts as confirmed.
+
+    Raises `InvalidInput` for a bad or taken address or a bad name.
+    """
     stored = User.objects.select_for_update(no_key=True).get(pk=user.pk)
     before = {field: getattr(stored, field) for field in changes}
     for field, value in changes.items():
@@ -94,8 +116,16 @@ def update_user(user: User, *, acting_user: User | None, **changes: Unpack[UserC
         with invalid_input(), taken("email", "There is already a person with this address."):
             stored.full_clean(exclude=["password"])
             stored.save(update_fields=list(changed))
+        if "email" in changed:
+            _replace_address(stored)
         record_audit("user.changed", acting_user=acting_user, target=stored, data=changed)
     return stored
+
+
+def _replace_address(user: User) -> None:
+    """One confirmed address per person; one that waits for its confirmation goes with the old one."""
+    EmailAddress.objects.filter(user=user).delete()
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
 
 
 # --- Workspaces and their members -------------------------------------------------------------------------------------
@@ -149,7 +179,7 @@ def update_workspace(
     workspace: Workspace, *, name: str | None = None, timezone: str | ZoneInfo | None = None, acting_user: User | None
 ) -> Workspace:
     """Rename a workspace or change its timezone; the slug stays. `InvalidInput` for a bad `name` or `timezone`."""
-    stored = _locked(workspace)
+    stored = locked_workspace(workspace)
     before = {"name": stored.name, "timezone": str(stored.timezone)}
     if name is not None:
         stored.name = clean_text(name, "name", 100)
@@ -163,6 +193,11 @@ def update_workspace(
     return stored
 
 
+def set_member_limit(workspace_id: UUID, limit: int | None) -> None:
+    """Say how many people the workspace's plan includes; None means any number. Nobody is removed."""
+    Workspace.objects.filter(pk=workspace_id).update(member_limit=limit)
+
+
 @transaction.atomic
 def add_member(workspace: Workspace, user: User, role: str, *, acting_user: User | None) -> Membership:
     """Make `user` a member. Raises `InvalidInput` for an unknown `role` or a person who is one already (`user`)."""
@@ -174,54 +209,82 @@ def add_member(workspace: Workspace, user: User, role: str, *, acting_user: User
 
 
 @transaction.atomic
-def change_role(workspace: Workspace, user: User, role: str, *, acting_user: User | None) -> Membership:
-    """Give a member another role. Raises `NotFound` without a membership and `NotAllowed` for the last owner."""
+def change_role(
+    workspace: Workspace, user: User, role: str, *, expected: str | None = None, acting_user: User | None
+) -> Membership:
+    """Give a member another role; what they may no longer give to others, their open invitations do not give either.
+
+    Raises `NotFound` without a membership, and `NotAllowed` for the last owner or if the role is no longer `expected`.
+    """
     role = clean_role(role)
     membership = _locked_membership(workspace, user)
     before = membership.role
     if before == role:
         return membership
+    _require_expected(membership, expected)
     if before == Role.OWNER:
         _require_another_owner(membership, "role")
     membership.role = role
     membership.save(update_fields=["role"])
+    ended = _end_invitations(workspace, user, grantable_roles(role))
     record_audit(
-        "member.role_changed", acting_user=acting_user, workspace=workspace, target=user, data={"role": [before, role]}
+        "member.role_changed",
+        acting_user=acting_user,
+        workspace=workspace,
+        target=user,
+        data={"role": [before, role], **ended},
     )
     return membership
 
 
 @transaction.atomic
-def remove_member(workspace: Workspace, user: User, *, acting_user: User | None) -> None:
+def remove_member(workspace: Workspace, user: User, *, expected: str | None = None, acting_user: User | None) -> None:
     """End a membership and revoke the person's access tokens; API keys stay, they belong to the workspace.
 
-    Raises `NotFound` without a membership and `NotAllowed` for the last owner.
+    Their open invitations end too. Raises `NotFound` without a membership, and `NotAllowed` for the last owner or if
+    the role is no longer `expected`.
     """
     membership = _locked_membership(workspace, user)
+    _require_expected(membership, expected)
     if membership.role == Role.OWNER:
         _require_another_owner(membership, "user")
     membership.delete()
     revoked = AccessToken.objects.filter(workspace=workspace, user=user, revoked_at=None).update(revoked_at=utc_now())
+    ended = _end_invitations(workspace, user, [])
     record_audit(
         "member.removed",
         acting_user=acting_user,
         workspace=workspace,
         target=user,
-        data={"role": membership.role, "access_tokens_revoked": revoked},
+        data={"role": membership.role, "access_tokens_revoked": revoked, **ended},
     )
 
 
-def _locked(workspace: Workspace) -> Workspace:
+def locked_workspace(workspace: Workspace) -> Workspace:
+    """The workspace's row, locked until the commit: its facts and who is in it change one after another."""
     return Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)
 
 
 def _locked_membership(workspace: Workspace, user: User) -> Membership:
     # The workspace's lock makes "is there another owner?" hold until the commit, whoever else is leaving.
-    _locked(workspace)
+    locked_workspace(workspace)
     membership = Membership.objects.filter(workspace=workspace, user=user).first()
     if membership is None:
         raise NotFound("This person is not a member of the workspace.")
     return membership
+
+
+def _require_expected(membership: Membership, expected: str | None) -> None:
+    if expected is not None and membership.role != expected:
+        message = f"Somebody else has changed this role in the meantime: it is {membership.get_role_display()} now."
+        raise NotAllowed(message, errors=[FieldError("role", message)])
+
+
+def _end_invitations(workspace: Workspace, sender: User, kept_roles: list[Role]) -> dict[str, int]:
+    """Nobody leaves a door open that they could not open any more. What the audit trail should say about it."""
+    sent = Invitation.objects.filter(workspace=workspace, invited_by=sender, accepted_at=None, revoked_at=None)
+    ended = sent.exclude(role__in=kept_roles).update(revoked_at=utc_now())
+    return {"invitations_ended": ended} if ended else {}
 
 
 def _require_another_owner(membership: Membership, field: str) -> None:

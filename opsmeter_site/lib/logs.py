@@ -4,7 +4,7 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
-_SECRET_TEXT = re.compile(r"\b(om_(?:live|pat)_[A-Za-z0-9]{8}_)[A-Za-z0-9]+|(?i:(bearer\s+))[^\s\"',]+")
+_SECRET_TEXT = re.compile(r"\b(om_(?:live|pat|inv)_[A-Za-z0-9]{8}_)[A-Za-z0-9]+|(?i:(bearer\s+))[^\s\"',]+")
 _SECRET_NAMES = frozenset({"authorization", "x-api-key", "api_key", "apikey", "token", "password", "secret", "cookie"})
 _HIDDEN = "[hidden]"
 

@@ -36,7 +36,7 @@ def digest_of(plain: str) -> bytes:
 
 
 def new_token(prefix: str) -> NewToken:
-    """A fresh credential with `prefix` ("om_live" or "om_pat")."""
+    """A fresh credential with `prefix` ("om_live", "om_pat" or "om_inv")."""
     lookup = _random_text(LOOKUP_LENGTH)
     plain = f"{prefix}_{lookup}_{_random_text(SECRET_LENGTH)}"
     return NewToken(plain=plain, lookup=lookup, digest=digest_of(plain))

@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group, Permission
 from django.urls import reverse
 
 from opsmeter_site.lib.clock import utc_now
@@ -13,7 +14,7 @@ from workspaces.models import AccessToken, ApiKey, AuditEntry, Membership, Role,
 
 pytestmark = pytest.mark.django_db
 
-MODELS = ("user", "workspace", "apikey", "accesstoken", "auditentry")
+MODELS = ("user", "workspace", "membership", "apikey", "accesstoken", "auditentry")
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def all_pages(cast):
     rows = {
         "user": cast.owner,
         "workspace": cast.workspace,
+        "membership": Membership.objects.first(),
         "apikey": cast.opened.api_key,
         "accesstoken": cast.opened.access_token,
         "auditentry": AuditEntry.objects.first(),
@@ -76,7 +78,7 @@ def test_every_page_sends_everybody_else_to_the_sign_in(client, cast):
         for path in paths:
             response = client.get(path)
             assert response.status_code == 302, path
-            assert response.headers["Location"].startswith(reverse("admin:login"))
+            assert response.headers["Location"].startswith((reverse("admin:login"), reverse("account_login")))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -125,15 +127,69 @@ def test_a_bad_new_person_is_explained_on_the_form(console, change, complaint):
     assert complaint in response.content.decode()
 
 
+def person_data(person, **changes):
+    """What the page of a person sends: unticked boxes are left out."""
+    unchanged = {"memberships-TOTAL_FORMS": 0, "memberships-INITIAL_FORMS": 0, "is_staff": "on"}
+    return unchanged | {"email": person.email, "name": person.name} | changes
+
+
 def test_an_operator_deactivates_a_person_and_the_audit_trail_says_so(console, operator, cast):
-    data = {"email": cast.viewer.email, "name": "Renamed", "is_staff": "on"}
-    response = console.post(page("user", "change", cast.viewer.pk), data)
+    response = console.post(page("user", "change", cast.viewer.pk), person_data(cast.viewer, name="Renamed"))
     assert response.status_code == 302
     cast.viewer.refresh_from_db()
     assert (cast.viewer.is_active, cast.viewer.is_staff, cast.viewer.name) == (False, True, "Renamed")
     entry = AuditEntry.objects.get(action="user.changed")
     assert entry.actor == operator
     assert entry.data["is_active"] == [True, False]
+
+
+def test_people_are_switched_off_after_a_second_question_and_on_again(console, operator, cast):
+    people = [cast.member.pk, operator.pk]
+    data = {"action": "switch_off", "_selected_action": people}
+    assert "Switch off these people?" in console.post(page("user"), data).content.decode()
+    assert User.objects.filter(is_active=False).count() == 0
+    response = console.post(page("user"), data | {"confirmed": "yes"}, follow=True)
+    assert set(User.objects.filter(is_active=False)) == {cast.member}
+    assert "You cannot switch these" in response.content.decode()
+    console.post(page("user"), {"action": "switch_on", "_selected_action": people})
+    assert not User.objects.filter(is_active=False).exists()
+    assert AuditEntry.objects.filter(action="user.changed", actor=operator, target=cast.member.email).count() == 2
+
+
+@pytest.fixture
+def helper(client):
+    """An operator who may change people and is no superuser."""
+    helper = UserFactory(is_staff=True)
+    rights = Permission.objects.filter(content_type__app_label="workspaces")
+    helper.user_permissions.set(rights)
+    client.force_login(helper)
+    return helper
+
+
+def test_only_superusers_hand_out_rights(client, helper, cast):
+    path = page("user", "change", cast.viewer.pk)
+    data = person_data(cast.viewer, name="Renamed", is_active="on", is_superuser="on")
+    assert client.post(path, data).status_code == 302
+    cast.viewer.refresh_from_db()
+    assert (cast.viewer.name, cast.viewer.is_staff, cast.viewer.is_superuser) == ("Renamed", False, False)
+
+
+def test_superusers_are_changed_by_superusers_only(client, helper):
+    superuser = OperatorFactory()
+    assert client.post(page("user", "change", superuser.pk), person_data(superuser, name="X")).status_code == 403
+    password = reverse("admin:auth_user_password_change", args=[superuser.pk])
+    assert client.post(password, {"password1": PASSWORD, "password2": PASSWORD}).status_code == 403
+    data = {"action": "switch_off", "_selected_action": [superuser.pk], "confirmed": "yes"}
+    client.post(page("user"), data)
+    superuser.refresh_from_db()
+    assert (superuser.is_active, superuser.name) == (True, superuser.name)
+
+
+def test_rights_given_are_in_the_audit_trail(console, operator, cast):
+    group = Group.objects.create(name="Support")
+    data = person_data(cast.viewer, is_active="on", groups=[group.pk])
+    assert console.post(page("user", "change", cast.viewer.pk), data).status_code == 302
+    assert AuditEntry.objects.get(action="user.rights_changed").data == {"groups": ["Support"]}
 
 
 def test_an_operator_sets_a_password_and_the_audit_trail_says_so_without_it(console, operator, cast):
@@ -148,6 +204,14 @@ def test_an_operator_sets_a_password_and_the_audit_trail_says_so_without_it(cons
 
 
 # --- Workspaces
+
+
+def test_workspaces_are_listed_by_when_their_keys_were_used(console, cast):
+    other = make_cast()
+    ApiKey.objects.filter(workspace=other.workspace).update(last_used_at=utc_now() - timedelta(days=3))
+    for used, wanted in (("1", []), ("7", [other.workspace]), ("never", [cast.workspace])):
+        assert list(console.get(page("workspace"), {"used": used}).context["cl"].result_list) == wanted
+    assert [row.people for row in console.get(page("workspace")).context["cl"].result_list] == [4, 4]
 
 
 def memberships(cast, **changes):
@@ -272,7 +336,10 @@ def test_of_an_old_key_only_the_expiry_changes(console, operator, cast):
 
 def test_keys_are_revoked_from_the_list(console, operator, cast):
     data = {"action": "revoke", "_selected_action": [cast.opened.api_key.pk]}
-    assert console.post(page("apikey"), data).status_code == 302
+    question = console.post(page("apikey"), data)
+    assert "Revoke these keys?" in question.content.decode()
+    assert authenticate_api_key(cast.opened.api_key_plain) is not None
+    assert console.post(page("apikey"), data | {"confirmed": "yes"}).status_code == 302
     assert authenticate_api_key(cast.opened.api_key_plain) is None
     assert AuditEntry.objects.get(action="api_key.revoked").actor == operator
 
@@ -294,7 +361,7 @@ def test_a_dead_key_is_not_rotated_and_the_page_says_why(console, operator, cast
 
 def test_tokens_are_revoked_from_the_list_and_never_made_here(console, cast):
     assert console.get(page("accesstoken", "add")).status_code == 403
-    data = {"action": "revoke", "_selected_action": [cast.opened.access_token.pk]}
+    data = {"action": "revoke", "_selected_action": [cast.opened.access_token.pk], "confirmed": "yes"}
     assert console.post(page("accesstoken"), data).status_code == 302
     assert AccessToken.objects.get().revoked_at is not None
 

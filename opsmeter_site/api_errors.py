@@ -13,7 +13,9 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.http.request import UnreadablePostError
+from django.shortcuts import redirect
 from django.template.loader import render_to_string
+from django.urls import reverse
 from rest_framework import exceptions
 
 from opsmeter_site.lib.errors import FieldError, OpsmeterError
@@ -162,6 +164,9 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """403: a form without its token."""
     logger.warning("csrf_failed", why=reason)
+    if request.path_info in {reverse("account_login"), reverse("account_signup")} and request.user.is_authenticated:
+        # Signed in meanwhile, in another tab: there is nothing left to do.
+        return redirect("home")
     message = "The form has expired. Reload the page and send it again."
     return _answer(request, 403, "csrf_failed", message, page_text=message)
 

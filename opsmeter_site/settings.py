@@ -21,6 +21,8 @@ IS_PRODUCTION = OPSMETER_ENV == "production"
 
 DEBUG = env.bool("DEBUG", False)
 SECRET_KEY = env.str("SECRET_KEY")
+# Earlier keys, after a change: what they signed or encrypted stays readable.
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 DATA_DIR = Path(env.str("OPSMETER_DATA", str(BASE_DIR / "var")))
@@ -69,6 +71,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "workspaces.accounts.middleware.AccountPages",
 ]
 
 ROOT_URLCONF = "opsmeter_site.urls"
@@ -137,16 +140,65 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "mandatory"
-ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
+ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = ACCOUNT_LOGIN_ON_PASSWORD_RESET = True
 ACCOUNT_EMAIL_CONFIRMATION_EXPIRE_DAYS = 3
+ACCOUNT_EMAIL_CONFIRMATION_AUTHENTICATED_REDIRECT_URL = "account_email"
+# One address per person: adding one means changing to it.
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_SESSION_REMEMBER = True
-ACCOUNT_ADAPTER = "workspaces.accounts.AccountAdapter"
+ACCOUNT_ADAPTER = "workspaces.accounts.adapters.AccountAdapter"
+ACCOUNT_FORMS = {
+    "add_email": "workspaces.accounts.forms.AddEmailForm",
+    "change_password": "workspaces.accounts.forms.ChangePasswordForm",
+    "login": "workspaces.accounts.forms.LoginForm",
+    "reauthenticate": "workspaces.accounts.forms.ReauthenticateForm",
+    "reset_password": "workspaces.accounts.forms.ResetPasswordForm",
+    "reset_password_from_key": "workspaces.accounts.forms.ResetPasswordKeyForm",
+    "set_password": "workspaces.accounts.forms.SetPasswordForm",
+    "signup": "workspaces.accounts.forms.SignupForm",
+}
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Opsmeter"
+MFA_ADAPTER = "workspaces.accounts.adapters.MfaAdapter"
+MFA_FORMS = {
+    "activate_totp": "workspaces.accounts.forms.ActivateTOTPForm",
+    "authenticate": "workspaces.accounts.forms.AuthenticateForm",
+    "reauthenticate": "workspaces.accounts.forms.CodeReauthenticateForm",
+}
+USERSESSIONS_ADAPTER = "workspaces.accounts.adapters.UserSessionsAdapter"
 # How many proxies of our own stand in front: limits of sign-in per address would count a proxy as everybody.
 ALLAUTH_TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", 0)
+
+# Sign-in through one OpenID Connect provider, where there is one.
+SOCIALACCOUNT_ADAPTER = "workspaces.accounts.adapters.SocialAccountAdapter"
+SOCIALACCOUNT_FORMS = {"signup": "workspaces.accounts.forms.SocialSignupForm"}
+# Afterwards the provider's name for the person counts, whatever becomes of the address.
+SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
+OIDC_SERVER_URL = env.str("OIDC_SERVER_URL", "")
+if OIDC_SERVER_URL:
+    if IS_PRODUCTION and not OIDC_SERVER_URL.startswith("https://"):
+        # What the provider says is believed because it came over TLS.
+        raise ImproperlyConfigured("OIDC_SERVER_URL must begin with https://.")
+    SOCIALACCOUNT_PROVIDERS = {
+        "openid_connect": {
+            "OAUTH_PKCE_ENABLED": True,
+            "APPS": [
+                {
+                    "provider_id": "sso",
+                    "name": env.str("OIDC_NAME", "single sign-on"),
+                    "client_id": env.str("OIDC_CLIENT_ID"),
+                    "secret": env.str("OIDC_CLIENT_SECRET"),
+                    "settings": {
+                        "server_url": OIDC_SERVER_URL,
+                        "email_authentication": env.bool("OIDC_TRUST_EMAIL", False),
+                    },
+                }
+            ],
+        }
+    }
 
 CSRF_FAILURE_VIEW = "opsmeter_site.api_errors.csrf_failure"
 
@@ -195,8 +247,12 @@ STORAGES = {
 
 # --- Mail -----------------------------------------------------------------------------------------------------------
 
-EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
-vars().update(EMAIL_CONFIG)
+OUTBOX_DIR = DATA_DIR / "outbox"
+if OPSMETER_ENV == "local" and not env.str("EMAIL_URL", ""):
+    EMAIL_BACKEND = "opsmeter_site.console.outbox.OutboxBackend"
+else:
+    EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
+    vars().update(EMAIL_CONFIG)
 # Some mail goes out while somebody waits for a page.
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "Opsmeter <opsmeter@localhost>")

@@ -25,14 +25,14 @@ def _no_such_api_path(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("", home, name="home"),
-    path("accounts/", include("allauth.urls")),
+    path("accounts/", include("workspaces.accounts.urls")),
     path("", include("opsmeter_site.console.urls")),
     path("admin/", admin.site.urls),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("internal/metrics", metrics, name="metrics"),
     path("v1/openapi.json", docs.OpenApiView.as_view(), name="openapi"),
-    path("v1/docs", docs.DocsView.as_view(), name="docs"),
+    path("v1/docs", docs.DocsView.as_view(), name="api-docs"),
     path("v1/", include("budgets.urls")),
     path("v1/", include("ingest.urls")),
     re_path(r"^v1(?:/[\s\S]*)?\Z", _no_such_api_path, name="no-such-api-path"),

@@ -1,16 +1,54 @@
-"""Ready-to-paste code for the first event, with the reader's address and API key in it."""
+"""Ready-to-paste code with the reader's address and API key in it: for the first event, and for the developer docs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.template.loader import render_to_string
 
 PLACEHOLDER_KEY = "om_live_…"
-_LANGUAGES = (("curl", "curl"), ("python", "Python"), ("node", "Node"), ("dotnet", ".NET"))
+_LABELS = {
+    "curl": "curl",
+    "python": "Python",
+    "node": "Node",
+    "dotnet": ".NET",
+    "javascript": "JavaScript",
+    "json": "JSON",
+    "shell": "Shell",
+}
+_PROGRAMS = ("curl", "python", "node", "dotnet")
+
+# The docs' code blocks and the languages in which each is written: `templates/docs/code/<block>.<language>.txt`.
+BLOCKS: Mapping[str, Sequence[str]] = {
+    "accepted": ("json",),
+    "batch": ("curl", "python", "node"),
+    "batch_answer": ("json",),
+    "budget_exceeded": ("json",),
+    "change_plan": ("json",),
+    "clean_up": ("curl",),
+    "client": ("javascript",),
+    "demo": ("curl",),
+    "first": _PROGRAMS,
+    "invalid": ("json",),
+    "messages": ("javascript",),
+    "otlp": ("shell",),
+    "payload": ("json",),
+    "plan_limit": ("json",),
+    "prices": ("curl",),
+    "prices_answer": ("json",),
+    "rate_limited": ("json",),
+    "retry": ("python", "node"),
+    "send": _PROGRAMS,
+    "status": ("json",),
+    "status_bearer": ("curl",),
+    "status_key": ("curl",),
+    "toast": ("javascript",),
+    "verify": ("shell",),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """One language's code; `name` is also the file's."""
+    """One block in one language. `name` tells it from every other: "python", or "send-python" in the docs."""
 
     name: str
     label: str
@@ -21,6 +59,25 @@ def first_event_snippets(address: str, api_key: str) -> list[Snippet]:
     """The same small event in every language. `address`: of this installation, without a slash at the end."""
     facts = {"address": address, "api_key": api_key}
     return [
-        Snippet(name, label, render_to_string(f"console/snippets/{name}.txt", facts).strip())
-        for name, label in _LANGUAGES
+        Snippet(language, _LABELS[language], _code(f"console/snippets/{language}.txt", facts)) for language in _PROGRAMS
     ]
+
+
+class CodeBlocks:
+    """The docs' blocks by name, each filled in when a template asks for it.
+
+    `facts` are what the templates of the blocks read: `address`, `api_key` and `next_plans`.
+    """
+
+    def __init__(self, facts: Mapping[str, object]) -> None:
+        self._facts = dict(facts)
+
+    def __getitem__(self, block: str) -> list[Snippet]:
+        return [
+            Snippet(f"{block}-{language}", _LABELS[language], _code(f"docs/code/{block}.{language}.txt", self._facts))
+            for language in BLOCKS[block]
+        ]
+
+
+def _code(template: str, facts: Mapping[str, object]) -> str:
+    return render_to_string(template, dict(facts)).strip("\n")

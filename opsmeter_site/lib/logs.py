@@ -4,7 +4,12 @@ import re
 from collections.abc import MutableMapping
 from typing import Any
 
-_SECRET_TEXT = re.compile(r"\b(om_(?:live|pat|inv)_[A-Za-z0-9]{8}_)[A-Za-z0-9]+|(?i:(bearer\s+))[^\s\"',]+")
+_SECRET_TEXT = re.compile(
+    r"\b(om_(?:live|pat|inv)_[A-Za-z0-9]{8}_)[A-Za-z0-9]+"
+    r"|(?i:(bearer\s+))[^\s\"',]+"
+    # The links of mails, as they stand in lines about requests.
+    r"|(/accounts/(?:confirm-email|password/reset/key)/)[^\s/?\"']+"
+)
 _SECRET_NAMES = frozenset({"authorization", "x-api-key", "api_key", "apikey", "token", "password", "secret", "cookie"})
 _HIDDEN = "[hidden]"
 
@@ -20,5 +25,5 @@ def redact_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) 
 
 
 def redact_text(text: str) -> str:
-    """`text` with API keys, access tokens and bearer credentials replaced by a marker."""
-    return _SECRET_TEXT.sub(lambda match: (match.group(1) or match.group(2)) + _HIDDEN, text)
+    """`text` with keys, tokens, bearer credentials and what mailed links carry replaced by a marker."""
+    return _SECRET_TEXT.sub(lambda match: str(match[match.lastindex or 0]) + _HIDDEN, text)

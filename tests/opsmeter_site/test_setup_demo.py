@@ -9,6 +9,7 @@ from django.core.management import call_command
 from ingest.models import Event
 from workspaces.keys import identify_api_key
 from workspaces.models import User
+from workspaces.services import update_user
 
 pytestmark = pytest.mark.usefixtures("_no_demo_yet")
 
@@ -20,7 +21,8 @@ def run(capsys):
 
 @pytest.fixture
 def _no_demo_yet(committed):
-    User.objects.filter(email="demo@example.com").update(email="former-demo@example.com")
+    for person in User.objects.filter(email="demo@example.com"):
+        update_user(person, email="former-demo@example.com", acting_user=None)
 
 
 def test_the_first_run_makes_a_month_of_demo_data_and_working_credentials(capsys):

@@ -1,0 +1,1 @@
+"""Accounts of people: how django-allauth signs them up and in under our rules, with our forms."""

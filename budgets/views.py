@@ -18,6 +18,7 @@ from ingest.snapshots import snapshot
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput
 from opsmeter_site.lib.forms import add_refusal
+from opsmeter_site.lib.htmx import wants_part
 from opsmeter_site.lib.toasts import toast_with_undo
 from workspaces.access import WorkspaceAccess, require_role
 from workspaces.models import AuditEntry, Role
@@ -53,7 +54,7 @@ def budgets_preview(request: HttpRequest, access: WorkspaceAccess) -> HttpRespon
         values = form.values
     with snapshot():
         shown = preview(access.workspace.pk, values, utc_now())
-    if request.htmx:  # type: ignore[attr-defined]
+    if wants_part(request):
         return render(request, "budgets/_preview.html", {"preview": shown})
     return _page(request, access, form, preview=shown)
 
@@ -123,7 +124,7 @@ def _conflict(request: HttpRequest, access: WorkspaceAccess, now: BudgetValues) 
 
 def _refused_preview(request: HttpRequest, access: WorkspaceAccess, form: BudgetsForm) -> HttpResponse:
     # Half a number is no mistake while somebody is typing it; browsers would log anything but 200 as an error.
-    if request.htmx:  # type: ignore[attr-defined]
+    if wants_part(request):
         return render(request, "budgets/_preview_refused.html", {"form": form})
     return _page(request, access, form, status=422)
 

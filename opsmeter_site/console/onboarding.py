@@ -17,6 +17,7 @@ from opsmeter_site.lib import once
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput
 from opsmeter_site.lib.forms import add_refusal
+from opsmeter_site.lib.htmx import wants_part
 from workspaces.access import WorkspaceAccess
 from workspaces.models import ApiKey, User
 from workspaces.pages import workspace_page
@@ -165,7 +166,7 @@ def _useful(events: list[Event]) -> list[Step]:
 def start(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
     """The key, the snippets and the checklist; the latter asks for itself again while something is missing."""
     context = {"checklist": checklist(access)}
-    if request.htmx:  # type: ignore[attr-defined]
+    if wants_part(request):
         return render(request, "console/start/_checklist.html", context)
     plain_key = once.read(request, first_key_name(access.workspace.slug))
     address = request.build_absolute_uri(reverse("home")).rstrip("/")

@@ -26,6 +26,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.htmx import wants_part
 
 KEPT = 200  # mails
 SHOWN = 50  # of them in the list
@@ -68,10 +69,10 @@ def outbox(request: HttpRequest) -> HttpResponse:
     _require_local(request)
     mails = [_read(file) for file in _files()[:SHOWN]]
     newest = mails[0].id if mails else ""
-    if request.htmx and request.GET.get("newest") == newest:  # type: ignore[attr-defined]
+    if wants_part(request) and request.GET.get("newest") == newest:
         return HttpResponse(status=_NO_CONTENT)
     context = {"mails": mails, "newest": newest, "is_used": settings.EMAIL_BACKEND == _BACKEND}
-    template = "console/_outbox_list.html" if request.htmx else "console/outbox.html"  # type: ignore[attr-defined]
+    template = "console/_outbox_list.html" if wants_part(request) else "console/outbox.html"
     return render(request, template, context)
 
 

@@ -63,7 +63,10 @@ addEventListener("pageshow", () => {
 
 // Filters apply as soon as they are chosen; without a script there is a button.
 document.addEventListener("change", (event) => {
-  event.target.closest("form[data-auto-submit]")?.requestSubmit();
+  // A text field also changes when it goes away with its form; only choices apply themselves.
+  if (event.target.matches("select, input[type=checkbox], input[type=radio]")) {
+    event.target.closest("form[data-auto-submit]")?.requestSubmit();
+  }
 });
 
 function say(text) {

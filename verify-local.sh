@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Against a running server: loads demo data and shows that the budget flags trip as docs/budgets.md says.
+# Against a running server: loads demo data and shows that the budget flags trip as docs/budgets.md
+# says, and that the answers are those that the developer docs show.
 # ./verify-local.sh --help lists the options. Needs Python 3.11 or newer and nothing else.
 set -euo pipefail
 

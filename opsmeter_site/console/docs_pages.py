@@ -164,7 +164,7 @@ def _ways_out(request: HttpRequest) -> list[tuple[str, str]]:
     """Where else one may want to go: labels and addresses."""
     people = [("Sign in", reverse("account_login")), ("Sign up", reverse("account_signup"))]
     own = [("Your console", reverse("home"))]
-    return [("API reference", "/v1/docs"), *(own if request.user.is_authenticated else people)]
+    return [("API reference", reverse("api-docs")), *(own if request.user.is_authenticated else people)]
 
 
 def _neighbours(page: DocsPage) -> dict[str, DocsPage | None]:

@@ -10,7 +10,8 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 from timezone_field import TimeZoneFormField
 
-from billing.services import start_workspace
+from billing.models import Plan
+from billing.services import FIRST_PLAN, start_workspace
 from ingest.models import UNKNOWN, DataMode, Event
 from opsmeter_site.console.snippets import PLACEHOLDER_KEY, Snippet, first_event_snippets
 from opsmeter_site.lib import once
@@ -58,7 +59,8 @@ def new_workspace(request: HttpRequest) -> HttpResponse:
             if plain_key is not None:
                 once.keep(request, first_key_name(workspace.slug), plain_key)
             return redirect("start", slug=workspace.slug)
-    context = {"form": form, "is_first": not person.workspaces.exists()}
+    plan = Plan.objects.filter(tier=FIRST_PLAN).first()
+    context = {"form": form, "is_first": not person.workspaces.exists(), "plan": plan}
     return render(request, "console/workspace_new.html", context, status=422 if form.errors else 200)
 
 

@@ -1,8 +1,8 @@
 """`./verify-local.sh`: shows on a running server that the budget flags trip, and do what the documentation says.
 
-The expected flags and messages are read from the table in `docs/budgets.md`: page and product cannot drift apart
-unnoticed. Standard library only; it speaks to the server as any client does. Whatever happens, the workspace's budget
-settings are put back as they were.
+The expected flags and messages are read from the table in `docs/budgets.md`, and the examples of the developer docs
+from the server's own pages: documents and product cannot drift apart unnoticed. Standard library only; it speaks to the
+server as any client does. Whatever happens, the workspace's budget settings are put back as they were.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
+from opsmeter_site.embedded import docs_examples
 from opsmeter_site.embedded.budget_table import (
     BELOW,
     DOCUMENT,
@@ -119,38 +120,53 @@ class Server:
 
     def send(self, method: str, path: str, body: bytes = b"", *, by_token: bool = False) -> Reply:
         """One request on a connection of its own; VerifyError where there is no answer in JSON."""
-        where = urlsplit(self.url)
-        kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
         headers = {"Authorization": f"Bearer {self.token}"} if by_token else {"X-API-Key": self.api_key}
-        connection = kind(where.hostname or "", where.port, timeout=TIMEOUT)
+        response, raw = self._exchange(method, path, body, {**headers, "Content-Type": "application/json"})
+        wait = response.headers.get("Retry-After", "")
         try:
-            connection.request(method, where.path + path, body, {**headers, "Content-Type": "application/json"})
-            response = connection.getresponse()
-            raw = response.read()
-            wait = response.headers.get("Retry-After", "")
             decoded = json.loads(raw, parse_float=Decimal)
-        except (OSError, http.client.HTTPException) as error:
-            raise VerifyError(f"no answer from {self.url}: {error or type(error).__name__}") from error
         except ValueError as error:
             raise VerifyError(f"{self.url} does not answer in JSON; is it Opsmeter?") from error
-        finally:
-            connection.close()
         if not isinstance(decoded, dict):
             raise VerifyError(f"{self.url} does not answer with a JSON object; is it Opsmeter?")
         return Reply(response.status, raw, decoded, float(wait) if wait.isdigit() else None)
+
+    def page(self, path: str) -> str:
+        """The HTML of a page that is open to everyone; VerifyError where there is none."""
+        response, raw = self._exchange("GET", path, b"", {})
+        if response.status != http.HTTPStatus.OK:
+            raise VerifyError(f"GET {path}: {response.status}")
+        return raw.decode()
+
+    def _exchange(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        where = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+        connection = kind(where.hostname or "", where.port, timeout=TIMEOUT)
+        try:
+            connection.request(method, where.path + path, body, headers)
+            response = connection.getresponse()
+            return response, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise VerifyError(f"no answer from {self.url}: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
 
 
 # --- The check --------------------------------------------------------------------------------------------------------
 
 
 class Check:
-    """One run against one workspace."""
+    """One run against one workspace. `answers` (200s) and `last_status` are what the server said in it."""
 
     def __init__(self, server: Server, rows: Mapping[str, Row], stop: Stop) -> None:
         self._server = server
         self._rows = rows
         self._stop = stop
         self._problems: list[str] = []
+        self.answers: list[Mapping[str, Any]] = []
+        self.last_status: Mapping[str, Any] = {}
         self._spend = Decimal(0)
         self._day = ""
         self._model: tuple[str, str, Decimal] = ("", "", Decimal(0))
@@ -271,6 +287,9 @@ class Check:
             reply = self._call("POST", "/v1/ingest/demo", json.dumps(event).encode())
         status = self._status()
         cost = self._require_undisturbed(status, reply)
+        self.last_status = status
+        if reply.status == http.HTTPStatus.OK:
+            self.answers.append(reply.body)
         shown = messages(reply.body)
         say(f"\n{state[0].upper()}{state[1:]}: POST /v1/ingest/demo → {reply.status}\n  {reply.raw.decode()}")
         say(f"  a client shows {quoted(shown)}; severity {status['severity']}")
@@ -406,7 +425,9 @@ def main(arguments: Sequence[str]) -> int:
             rows = documented(options.docs, (BELOW, WARNING, SOFT_STOP))
             server = find_server(options, os.environ)
             with alone(stop):
-                problems = Check(server, rows, stop).run()
+                check = Check(server, rows, stop)
+                problems = check.run()
+                problems += dict.fromkeys(docs_examples.problems(server.page, check.answers, check.last_status))
         except StopRequestedError:
             return 128 + (stop.received or 0)
         except VerifyError as error:
@@ -415,6 +436,7 @@ def main(arguments: Sequence[str]) -> int:
     for problem in problems:
         sys.stderr.write(f"verify-local: FAILED: {problem}\n")
     if not problems:
+        say(f"The examples at {server.url}/docs/ say the same.")
         say("OK: flags, messages and soft stop are as docs/budgets.md says.")
     return 1 if problems else 0
 

@@ -42,7 +42,7 @@ def _page(request: HttpRequest, access: WorkspaceAccess, form: InvitationForm) -
         context |= {
             "with_second_factor": selectors.people_with_second_factor(workspace),
             "invitations": selectors.open_invitations(workspace),
-            "full_text": invitations.full_text(places),
+            "full_text": invitations.full_text(places) if places.is_full else "",
         }
     return render(request, "workspaces/members.html", context, status=422 if form.errors else 200)
 

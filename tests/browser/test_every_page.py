@@ -1,0 +1,213 @@
+"""Every page in a real browser: no scrolling sideways, nothing on top of anything, no barrier, no error, no stranger.
+
+Pages are found the way a person finds them, by following links from the overview; each kind of page is looked at once.
+"""
+
+from urllib.parse import urldefrag, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.urls import Resolver404, resolve
+
+from opsmeter_site.console.urls import page_urlpatterns
+from tests.browser.conftest import SCHEMES, WIDTHS, Watch, context_of, shoot, sign_in
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+START = (
+    "/w/demo/",
+    "/w/demo/requests/?columns=all",
+    "/accounts/email/",
+    "/docs/",
+    "/outbox/",
+    "/admin/",
+    "/no/such/page/",
+)
+SIGNED_OUT = (
+    "/accounts/login/",
+    "/accounts/signup/",
+    "/accounts/password/reset/",
+    "/accounts/confirm-email/",
+    "/docs/",
+    "/invitations/om_inv_nothing_here/",
+)
+# Downloads, parts of pages that scripts ask for, and what only POST reaches.
+NO_PAGE = {
+    "exports-stream",
+    "exports-jobs",
+    "export-download",
+    "export-about",
+    "export-cancel",
+    "export-retry",
+    "requests-more",
+    "requests-values",
+    "settings-audit-csv",
+    "settings-budgets-preview",
+    "settings-data-demo",
+    "settings-data-state",
+    "settings-invitation-resend",
+}
+# Reached only where there is something that the demo workspace does not have; tests of their own look at them.
+SELDOM = {
+    "export-delete",
+    "price-own-new",
+    "price-own-withdraw",
+    "settings-member-remove",
+    "settings-member-role",
+    "settings-invitation-revoke",
+}
+# A page of each kind of the operators' console; its lists and forms are stock Django.
+ADMIN = {"index", "support", "support-search", "workspaces_workspace_changelist", "workspaces_workspace_change"}
+_ERROR_PAGE = "Failed to load resource: the server responded with a status of 404"
+# Buttons, links and fields that lie on top of each other; what is scrolled away or hidden is left out.
+OVERLAPS = """
+() => {
+  const kinds = "main a, main button, main input, main select, header a, header summary";
+  const unseen = ".table-scroll, details:not([open]) > :not(summary), svg, .visually-hidden, pre, .snippet";
+  const items = [...document.querySelectorAll(kinds)];
+  const boxes = items.flatMap((item) => {
+    if (item.closest(unseen)) return [];
+    if (!item.checkVisibility({ visibilityProperty: true, opacityProperty: true })) return [];
+    return [...item.getClientRects()].map((box) => ({ item, box }));
+  });
+  const found = [];
+  for (const [number, one] of boxes.entries()) {
+    for (const other of boxes.slice(number + 1)) {
+      if (one.item.contains(other.item) || other.item.contains(one.item)) continue;
+      const wide = Math.min(one.box.right, other.box.right) - Math.max(one.box.left, other.box.left);
+      const high = Math.min(one.box.bottom, other.box.bottom) - Math.max(one.box.top, other.box.top);
+      if (wide > 2 && high > 2) found.push(`${one.item.outerHTML.slice(0, 80)} | ${other.item.outerHTML.slice(0, 80)}`);
+    }
+  }
+  return found;
+}
+"""
+UNSTYLED = "() => getComputedStyle(document.body).marginTop !== '0px' || document.styleSheets.length === 0"
+
+
+def name_of(address):
+    """The name of the page at an address; None where it is nobody's business."""
+    path = urlsplit(address).path
+    try:
+        match = resolve(path)
+    except Resolver404:
+        return "404" if path == "/no/such/page/" else None
+    name = match.url_name
+    if path.startswith("/admin/"):
+        return f"admin:{name}" if name in ADMIN else None
+    if path.startswith("/docs/"):
+        return path
+    if name == "account_logout" or name in NO_PAGE or path.startswith("/v1/"):
+        return None
+    return name
+
+
+def find_pages(page, product):
+    """One address of each kind of page."""
+    found, waiting = {}, list(START)
+    while waiting:
+        address = waiting.pop(0)
+        name = name_of(address)
+        if name is None or name in found:
+            continue
+        found[name] = address
+        page.goto(product.url + address)
+        links = page.eval_on_selector_all("a[href]", "links => links.map((link) => link.href)")
+        waiting += [urldefrag(link)[0].removeprefix(product.url) for link in links if link.startswith(product.url)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def pages(product, chromium):
+    """Name → address."""
+    context = context_of(chromium, 1280, "light")
+    page = context.new_page()
+    sign_in(page, product)
+    found = find_pages(page, product)
+    context.close()
+    return found
+
+
+def look_at(page, watch, product, name, address, *, with_axe):
+    """What is wrong with one page."""
+    watch.problems.clear()
+    page.goto(product.url + address)
+    shoot(page, f"{name.strip('/').replace('/', '-')}-{page.viewport_size['width']}")
+    problems = [problem for problem in watch.problems if name != "404" or _ERROR_PAGE not in problem]
+    beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    if beyond > 0:
+        problems.append(f"{beyond} px too wide")
+    if page.evaluate(UNSTYLED):
+        problems.append("unstyled")
+    if not name.startswith("admin:"):
+        problems += [f"overlap: {overlap}" for overlap in page.evaluate(OVERLAPS)]
+    if page.title().strip() in {"", "Opsmeter"}:
+        problems.append("no title")
+    if with_axe:
+        found = Axe().run(page).response["violations"]
+        problems += [
+            f"axe {each['id']}: {each['nodes'][0]['html'][:150]}"
+            for each in found
+            if each["impact"] in {"serious", "critical"}
+        ]
+    return problems
+
+
+def test_every_page_can_be_reached_by_links(pages):
+    assert {pattern.name for pattern in page_urlpatterns} - NO_PAGE - SELDOM - set(pages) == set()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page(product, chromium, pages, width, scheme):
+    context = context_of(chromium, width, scheme)
+    page = context.new_page()
+    watch = Watch(page, product.url)
+    sign_in(page, product)
+    # Once light and wide, once dark and narrow: structure is the same in all four, colours and folding are not.
+    with_axe = (width, scheme) in {(1280, "light"), (390, "dark")}
+    wrong = {
+        address: problems
+        for name, address in pages.items()
+        if (
+            problems := look_at(
+                page, watch, product, name, address, with_axe=with_axe and not name.startswith("admin:")
+            )
+        )
+    }
+    context.close()
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_for_people_who_are_not_signed_in(product, chromium, width):
+    context = context_of(chromium, width, "light")
+    page = context.new_page()
+    watch = Watch(page, product.url)
+    wrong = {}
+    for address in SIGNED_OUT:
+        name = "404" if "nothing" in address else address
+        problems = look_at(page, watch, product, name, address, with_axe=True)
+        if problems:
+            wrong[address] = problems
+    context.close()
+    assert wrong == {}
+
+
+def test_a_first_page_view_is_small(product, chromium):
+    context = context_of(chromium, 1280, "light")
+    page = context.new_page()
+    sign_in(page, product)
+    cookies = context.cookies()
+    context.close()
+    fresh = context_of(chromium, 1280, "light")
+    fresh.add_cookies(cookies)
+    page = fresh.new_page()
+    session = fresh.new_cdp_session(page)
+    session.send("Network.enable")
+    sizes = []
+    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    page.goto(f"{product.url}/w/demo/?range=30d")
+    page.wait_for_load_state("networkidle")
+    fresh.close()
+    assert sum(sizes) < 100_000, sizes

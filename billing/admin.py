@@ -1,15 +1,17 @@
 """Plans and who is on them in the operators' console."""
 
-from typing import Any, cast
+from dataclasses import fields
+from typing import Any
 
 from django.contrib import admin, messages
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
 from billing import services
 from billing.forms import OpenWorkspaceForm, PlanForm, WorkspacePlanForm
 from billing.models import Plan, WorkspacePlan
-from billing.plans import EffectiveNumbers, effective_numbers, overrides_of
-from workspaces.admin_base import ServiceAdminMixin, become
+from billing.plans import EffectiveNumbers, Overrides, effective_numbers, overrides_of
+from workspaces.admin_base import ServiceAdminMixin, become, operator_of
 from workspaces.models import User
 
 
@@ -24,7 +26,17 @@ class PlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
         "raw_retention_days",
         "rollup_retention_days",
         "members",
+        "workspace_count",
     )
+    list_filter = (
+        "has_summaries",
+        "has_immediate_alerts",
+        "has_integrations",
+        "has_executive_report",
+        "has_price_overrides",
+    )
+    search_fields = ("name", "tier")
+    search_help_text = "Name or tier."
     ordering = ("rank",)
     readonly_fields = ("tier", "rank")
     fieldsets = (
@@ -62,21 +74,48 @@ class PlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
         ),
     )
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:
+        plans: QuerySet[Plan] = super().get_queryset(request).annotate(number=Count("workspaces"))
+        return plans
+
+    @admin.display(description="workspaces", ordering="number")
+    def workspace_count(self, plan: Any) -> int:
+        return int(plan.number)
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
     def save_model(self, request: HttpRequest, obj: Plan, form: Any, change: bool) -> None:
-        become(obj, services.update_plan(obj, acting_user=cast(User, request.user), **form.cleaned_data))
+        become(obj, services.update_plan(obj, acting_user=operator_of(request), **form.cleaned_data))
 
 
 def _number(number: int | None) -> str:
     return "no limit" if number is None else f"{number:,}"
 
 
+class OwnNumbersFilter(admin.SimpleListFilter):
+    """Workspaces whose contract replaces a number of the plan."""
+
+    title = "own numbers"
+    parameter_name = "own"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "Has own numbers"), ("no", "Only the plan's")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        plain = Q(**{f"{item.name}_override": None for item in fields(Overrides)})
+        match self.value():
+            case "yes":
+                return queryset.exclude(plain)
+            case "no":
+                return queryset.filter(plain)
+        return queryset
+
+
 @admin.register(WorkspacePlan)
 class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("workspace", "plan", "effective_monthly_requests", "effective_requests_per_minute", "updated_at")
-    list_filter = ("plan",)
+    list_filter = ("plan", OwnNumbersFilter)
     list_select_related = ("workspace", "plan")
     search_fields = ("workspace__name", "workspace__slug", "workspace__id")
     search_help_text = "The workspace's name, slug or id."
@@ -127,7 +166,7 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
         )
 
     def save_model(self, request: HttpRequest, obj: WorkspacePlan, form: Any, change: bool) -> None:
-        operator, data = cast(User, request.user), form.cleaned_data
+        operator, data = operator_of(request), form.cleaned_data
         if change:
             subscription = services.change_workspace_plan(
                 obj.workspace, plan_tier=data["plan"].tier, overrides=overrides_of(obj), acting_user=operator

@@ -1,7 +1,7 @@
 """Budgets in the operators' console."""
 
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from django.contrib import admin, messages
 from django.http import HttpRequest
@@ -9,8 +9,7 @@ from django.http import HttpRequest
 from budgets.forms import VALUE_FIELDS, BudgetSettingsForm
 from budgets.models import Budget, BudgetSettings
 from budgets.services import update_budget_settings
-from workspaces.admin_base import ServiceAdminMixin, become
-from workspaces.models import User
+from workspaces.admin_base import ReadOnlyMixin, ServiceAdminMixin, become, operator_of
 
 
 @admin.register(BudgetSettings)
@@ -25,8 +24,23 @@ class BudgetSettingsAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[
     ordering = ("-updated_at",)
     autocomplete_fields = ("workspace",)
     fieldsets = (
-        (None, {"fields": ("workspace",)}),
-        ("Limits", {"fields": ("daily_limit_usd", "monthly_limit_usd", "counted_data_modes")}),
+        (
+            None,
+            {
+                "fields": ("workspace",),
+                "description": (
+                    "Owners and admins set these themselves. Budgets concern telemetry only: "
+                    "calls to providers never pass through Opsmeter."
+                ),
+            },
+        ),
+        (
+            "Limits",
+            {
+                "fields": ("daily_limit_usd", "monthly_limit_usd", "counted_data_modes"),
+                "description": "Empty: no limit. Days and months are UTC.",
+            },
+        ),
         ("Behaviour", {"fields": ("warning_threshold_ratio", "enforcement", "observe_mode")}),
     )
 
@@ -47,7 +61,7 @@ class BudgetSettingsAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[
 
     def save_model(self, request: HttpRequest, obj: BudgetSettings, form: Any, change: bool) -> None:
         changes = {name: form.cleaned_data[name] for name in VALUE_FIELDS}
-        update_budget_settings(obj.workspace, acting_user=cast(User, request.user), **changes)
+        update_budget_settings(obj.workspace, acting_user=operator_of(request), **changes)
         stored = BudgetSettings.objects.filter(pk=obj.workspace_id).first()
         if stored is None:
             messages.info(request, "These are the defaults, which hold without being stored.")
@@ -56,7 +70,7 @@ class BudgetSettingsAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[
 
 
 @admin.register(Budget)
-class BudgetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class BudgetAdmin(ReadOnlyMixin, admin.ModelAdmin):  # type: ignore[type-arg]
     """Only to look: limits are changed on the page of the workspace's budget settings."""
 
     list_display = ("workspace", "name", "amount", "created_at")
@@ -64,16 +78,8 @@ class BudgetAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_select_related = ("workspace",)
     search_fields = ("workspace__name", "workspace__slug", "workspace__id")
     search_help_text = "The workspace's name, slug or id."
+    date_hierarchy = "created_at"
     ordering = ("workspace__name", "period")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Budget | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Budget | None = None) -> bool:
-        return False
 
     @admin.display(description="limit (USD)", ordering="limit_usd")
     def amount(self, budget: Budget) -> str:

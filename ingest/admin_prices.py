@@ -1,25 +1,32 @@
 """The price catalogue in the operators' console: prices are added and decided on, never changed."""
 # ruff: noqa: D101, D102 (as in every admin.py)
 
-from typing import Any, cast
+from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from ingest import catalog
 from ingest.forms import KEY_FIELDS, ModelAliasForm, ModelPriceForm, messages_of
 from ingest.models import CatalogVersion, ModelAlias, ModelPrice
 from ingest.models.prices import UNIT_PRICE_FIELDS, PriceState
 from opsmeter_site.lib.errors import InvalidInput
-from workspaces.admin_base import ServiceAdminMixin, become
-from workspaces.models import User
+from workspaces.admin_base import ReadOnlyMixin, ServiceAdminMixin, ask_first, become, operator_of
 
 
-def _operator(request: HttpRequest) -> User:
-    # The console lets nobody in who is not signed in.
-    return cast(User, request.user)
+class WhoseFilter(admin.SimpleListFilter):
+    """The catalogue's prices, or those that one workspace has of its own."""
+
+    title = "whose"
+    parameter_name = "whose"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("catalogue", "The catalogue's"), ("own", "A workspace's own")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> QuerySet[ModelPrice]:
+        return queryset.filter(workspace__isnull=self.value() == "catalogue") if self.value() else queryset
 
 
 @admin.register(ModelPrice)
@@ -39,10 +46,17 @@ class ModelPriceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type
         "workspace",
     )
     list_display_links = ("model",)
-    list_filter = ("state", "service_tier", "is_withdrawn", "provider")
+    list_filter = (
+        "state",
+        WhoseFilter,
+        "service_tier",
+        "is_withdrawn",
+        "provider",
+    )
     list_select_related = ("workspace",)
     search_fields = ("model", "provider", "workspace__name")
-    search_help_text = "Model, provider, or the workspace of an override."
+    search_help_text = "Model, provider, or the workspace whose own price it is."
+    date_hierarchy = "effective_from"
     ordering = ("provider", "model", "service_tier", "context_above", "-effective_from", "-revision")
     autocomplete_fields = ("workspace",)
     actions = ("approve", "reject")
@@ -69,7 +83,7 @@ class ModelPriceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type
         return False
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
-        return _operator(request).has_perm("ingest.change_modelprice")
+        return operator_of(request).has_perm("ingest.change_modelprice")
 
     @admin.display(description="in force now (in / out)")
     def replaces(self, price: ModelPrice) -> str:
@@ -83,7 +97,7 @@ class ModelPriceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type
         data = form.cleaned_data
         try:
             stored = catalog.add_price(
-                acting_user=_operator(request),
+                acting_user=operator_of(request),
                 workspace=data["workspace"],
                 provider=data["provider"],
                 model=data["model"],
@@ -97,12 +111,23 @@ class ModelPriceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type
         become(obj, stored)
 
     @admin.action(description="Approve: let the price take part in pricing", permissions=["decide"])
-    def approve(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> None:
+    def approve(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> HttpResponse | None:
+        consequence = (
+            "From now on events are priced by these, and by whatever waits for the same model and date. "
+            "Stored events keep their cost."
+        )
+        if question := ask_first(self, request, queryset, "Approve these prices?", consequence, "Approve"):
+            return question
         self._decide(request, queryset, catalog.approve_price, "Approved")
+        return None
 
     @admin.action(description="Reject: imports will not offer the price again", permissions=["decide"])
-    def reject(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> None:
+    def reject(self, request: HttpRequest, queryset: QuerySet[ModelPrice]) -> HttpResponse | None:
+        consequence = "The prices in force stay in force, and imports will not offer these again."
+        if question := ask_first(self, request, queryset, "Reject these prices?", consequence, "Reject"):
+            return question
         self._decide(request, queryset, catalog.reject_price, "Rejected")
+        return None
 
     def _decide(self, request: HttpRequest, queryset: QuerySet[ModelPrice], decide: Any, done: str) -> None:
         """Decide on each; what waits for the same model and date is decided with it, and not asked about again."""
@@ -111,7 +136,7 @@ class ModelPriceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type
             if price.pk in decided:
                 continue
             try:
-                decided |= {row.pk for row in decide(price, acting_user=_operator(request))}
+                decided |= {row.pk for row in decide(price, acting_user=operator_of(request))}
             except ValidationError as error:
                 messages.error(request, f"{price}: {messages_of(error)}")
         if decided:
@@ -123,8 +148,10 @@ class ModelAliasAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type
     form = ModelAliasForm
     list_display = ("provider", "alias", "model", "source", "created_at")
     list_display_links = ("alias",)
-    list_filter = ("provider",)
-    search_fields = ("alias", "model")
+    list_filter = ("source", "provider")
+    search_fields = ("alias", "model", "provider")
+    search_help_text = "Alias, model or provider."
+    date_hierarchy = "created_at"
     ordering = ("provider", "alias")
 
     def get_readonly_fields(self, request: HttpRequest, obj: ModelAlias | None = None) -> Any:
@@ -133,7 +160,10 @@ class ModelAliasAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type
     def save_model(self, request: HttpRequest, obj: ModelAlias, form: ModelAliasForm, change: bool) -> None:
         try:
             stored = catalog.set_alias(
-                acting_user=_operator(request), provider=obj.provider, alias=obj.alias, model=form.cleaned_data["model"]
+                acting_user=operator_of(request),
+                provider=obj.provider,
+                alias=obj.alias,
+                model=form.cleaned_data["model"],
             )
         except ValidationError as error:
             raise InvalidInput(messages_of(error)) from error
@@ -141,14 +171,7 @@ class ModelAliasAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type
 
 
 @admin.register(CatalogVersion)
-class CatalogVersionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class CatalogVersionAdmin(ReadOnlyMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    """The one row by which every process notices a change of the catalogue."""
+
     list_display = ("version", "changed_at", "imported_at", "source")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: CatalogVersion | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: CatalogVersion | None = None) -> bool:
-        return False

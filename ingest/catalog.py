@@ -37,7 +37,7 @@ USUAL_AT_MOST = Decimal(5)
 _INSERT_BATCH = 2_000
 
 
-def _lock_catalogue() -> CatalogVersion:
+def lock_catalogue() -> CatalogVersion:
     """Hold the catalogue until the transaction ends. Every change of it calls this first."""
     CatalogVersion.objects.bulk_create([CatalogVersion()], ignore_conflicts=True)
     return CatalogVersion.objects.select_for_update().get()
@@ -72,7 +72,7 @@ def import_catalogue(read: SourceCatalogue, *, dry_run: bool = False) -> ImportR
     validate(read)
     now = utc_now()
     with transaction.atomic():
-        version = CatalogVersion() if dry_run else _lock_catalogue()
+        version = CatalogVersion() if dry_run else lock_catalogue()
         plan = make_plan(read, _stored_prices(), _stored_aliases(), now.date(), now)
         if not dry_run:
             _apply(plan, read, now)
@@ -154,7 +154,7 @@ def reject_price(price: ModelPrice, *, acting_user: User) -> list[ModelPrice]:
 
 @transaction.atomic
 def _decide(price: ModelPrice, state: PriceState, action: str, acting_user: User) -> list[ModelPrice]:
-    version = _lock_catalogue()
+    version = lock_catalogue()
     same_model = ModelPrice.objects.filter(workspace=price.workspace, provider=price.provider, model=price.model)
     same_date = same_model.filter(effective_from=price.effective_from)
     group = list(same_date.filter(state=PriceState.PENDING).order_by("id"))
@@ -199,12 +199,13 @@ def add_price(
     """Add an operator's price, in force at once: a new date, a correction, or a workspace's own price.
 
     `is_withdrawn` (without unit prices) ends what is there: an override, a tier, a context band. Nothing already priced
-    changes. Raises `ValidationError` with the fields at fault; ask `unusual_unit_prices` before, to warn.
+    changes. Sent twice, it is stored once. Raises `ValidationError` with the fields at fault; ask `unusual_unit_prices`
+    before, to warn.
     """
     key = PriceKey(service_tier, effective_from, context_above, window_start, window_end)
-    _check_unit_prices(unit_prices, is_withdrawn=is_withdrawn)
+    check_unit_prices(unit_prices, is_withdrawn=is_withdrawn)
     _check_times(key)
-    version = _lock_catalogue()
+    version = lock_catalogue()
     row = ModelPrice(
         workspace=workspace,
         provider=canonical_provider(provider),
@@ -218,18 +219,29 @@ def add_price(
         created_by=acting_user,
     )
     siblings = ModelPrice.objects.filter(workspace=workspace, provider=row.provider, model=row.model, **key._asdict())
-    row.revision = 1 + max(siblings.values_list("revision", flat=True), default=0)
+    newest = siblings.order_by("-revision").first()
+    if newest is not None and _says_the_same(newest, row):
+        return newest
+    row.revision = 1 if newest is None else newest.revision + 1
     row.full_clean(exclude=["workspace", "created_by"])
     siblings.filter(state=PriceState.PENDING).update(
         state=PriceState.SUPERSEDED, decided_at=utc_now(), decided_by=acting_user
     )
     row.save()
-    record_audit("price.added", acting_user=acting_user, workspace=workspace, target=row, data=_facts(row))
+    action = "price.withdrawn" if is_withdrawn else "price.added"
+    record_audit(action, acting_user=acting_user, workspace=workspace, target=row, data=_facts(row))
     _announce(version)
     return row
 
 
-def _check_unit_prices(unit_prices: UnitPrices, *, is_withdrawn: bool) -> None:
+def _says_the_same(stored: ModelPrice, entered: ModelPrice) -> bool:
+    """Whether an operator's or member's newest row of the same key is in force and is this very entry."""
+    facts = ("source", "source_url", "is_withdrawn", "state", *UNIT_PRICE_FIELDS)
+    return all(getattr(stored, fact) == getattr(entered, fact) for fact in facts)
+
+
+def check_unit_prices(unit_prices: UnitPrices, *, is_withdrawn: bool = False) -> None:
+    """Raise `ValidationError` with the columns at fault unless these can be stored and charged."""
     named = dict(zip(UNIT_PRICE_FIELDS, unit_prices, strict=True))
     errors = {name: problem for name, value in named.items() if (problem := unit_price_problem(value))}
     if errors:
@@ -264,8 +276,18 @@ def unusual_unit_prices(
     in_force = _effective(found.rates.price.unit_prices)
     for name, new, old in zip(UNIT_PRICE_FIELDS, unit_prices, in_force, strict=True):
         if new is not None and old and not USUAL_AT_LEAST <= new / old <= USUAL_AT_MOST:
-            warnings[name] = f"{new / old:.3g} times the catalogue's {old:f} USD. Is the unit right?"
+            warnings[name] = f"{times(new / old)} the catalogue's {plain(old)} USD. Is the unit right?"
     return warnings
+
+
+def times(ratio: Decimal) -> str:
+    """A ratio for people: "1,000 times", "0.0012 times"."""
+    return f"{ratio:,.0f} times" if ratio >= 10 else f"{plain(Decimal(f'{ratio:.2g}'))} times"
+
+
+def plain(number: Decimal) -> str:
+    """All digits that say something."""
+    return f"{number.normalize():f}"
 
 
 def _effective(units: UnitPrices) -> UnitPrices:
@@ -281,7 +303,7 @@ def set_alias(*, acting_user: User, provider: str, alias: str, model: str) -> Mo
 
     Raises `ValidationError` if the model has no price, or if the alias is a model's own id.
     """
-    version = _lock_catalogue()
+    version = lock_catalogue()
     host, name, target = canonical_provider(provider), clean(alias), clean(model)
     priced = ModelPrice.objects.filter(workspace=None, provider=host, state=PriceState.ACTIVE)
     if not priced.filter(model=target).exists():

@@ -15,6 +15,7 @@ from ingest import meters
 from ingest.models import DataMode, LedgerCoverage, WorkspacePolicy
 from ingest.rollups import AGGREGATES_SQL, BUCKET_SQL
 from ingest.services import lock_ledger
+from ingest.staleness import mark_stale_sql
 from workspaces.models import ApiKey, User, Workspace
 from workspaces.services import record_audit
 
@@ -44,6 +45,10 @@ GROUP BY 1
 HAVING bool_or(data_mode = %(mode)s)
 ORDER BY 1
 """  # noqa: S608 (only a constant is put in)
+
+_MARK_STALE = mark_stale_sql(
+    "(SELECT DISTINCT %(workspace)s::uuid AS workspace_id, bucket_start AS moment FROM {relation})"
+)
 
 # Deletes rows and takes exactly these out of the roll-ups, some of which may have expired. The inner LIMIT keeps the
 # planner from joining all of the workspace's rows: each quarter hour is one look-up in the index.
@@ -87,6 +92,8 @@ WITH gone AS (
         AND rollup.endpoint_tag = summed.endpoint_tag AND rollup.prompt_version = summed.prompt_version
         AND rollup.environment = summed.environment AND rollup.data_mode = summed.data_mode
         AND rollup.is_priced = summed.is_priced
+), marked AS (
+    {_MARK_STALE.format(relation="summed")}
 )
 SELECT date_trunc('day', bucket_start, 'UTC'), sum(requests)::bigint, sum(cost_usd) FROM summed GROUP BY 1
 """  # noqa: S608 (only constants are put in)
@@ -97,14 +104,16 @@ WHERE workspace_id = %(workspace)s AND bucket_start = ANY(%(buckets)s::timestamp
     AND requests <= 0
 """
 
-_DELETE_OUTLIVED_ROLLUPS = """
+_DELETE_OUTLIVED_ROLLUPS = f"""
 WITH gone AS (
     DELETE FROM ingest_rollup
     WHERE workspace_id = %(workspace)s AND bucket_start = ANY(%(buckets)s::timestamptz[]) AND data_mode = %(mode)s
     RETURNING bucket_start, requests, cost_usd
+), marked AS (
+    {_MARK_STALE.format(relation="gone")}
 )
 SELECT date_trunc('day', bucket_start, 'UTC'), sum(requests)::bigint, sum(cost_usd) FROM gone GROUP BY 1
-"""
+"""  # noqa: S608 (only a constant is put in)
 
 
 def delete_rows(workspace_id: UUID, data_mode: str, *, created_by_id: int | None, acting_user: User | None) -> int:

@@ -1,4 +1,4 @@
-"""The operators' forms for prices and aliases. Rules live in `ingest.catalog`; these only ask again where it warns."""
+"""Forms for prices and aliases. Rules live in `ingest.catalog`; the operators' forms only ask again where it warns."""
 
 from typing import Any
 

@@ -7,11 +7,12 @@ from uuid import UUID
 
 import structlog
 from django.db import Error, connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 
-from ingest.models import LedgerCoverage, WorkspacePolicy
+from ingest.models import LedgerCoverage, SpanLevel, SummarySpan, WorkspacePolicy
 from ingest.models.audits import first_raw_bucket
 from ingest.services import lock_ledger
+from ingest.summaries import drop_spans
 from opsmeter_site.lib.periods import quarter_hour_of
 
 logger = structlog.get_logger(__name__)
@@ -49,11 +50,12 @@ DELETE FROM ingest_refusal WHERE workspace_id = %(workspace)s AND id = ANY(ARRAY
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """How many rows a purge removed."""
+    """How many rows a purge removed; of summaries, how many spans."""
 
     events: int
     rollups: int
     refusals: int
+    summaries: int = 0
 
 
 def raw_detail_starts_at(policy: WorkspacePolicy, now: datetime) -> datetime:
@@ -89,6 +91,7 @@ def purge_workspace(workspace_id: UUID, now: datetime) -> Purged:
         events=_purge_events(workspace_id, received_before),
         rollups=_purge_buckets(workspace_id, _DELETE_ROLLUPS, buckets_before),
         refusals=_purge_buckets(workspace_id, _DELETE_REFUSALS, buckets_before),
+        summaries=_purge_summaries(workspace_id, received_before, buckets_before),
     )
     LedgerCoverage.objects.filter(workspace_id=workspace_id).update(purged_at=now)
     return purged
@@ -132,6 +135,13 @@ def _purge_buckets(workspace_id: UUID, statement: str, before: datetime) -> int:
     while chunk := _delete_locked(workspace_id, statement, where):
         deleted += chunk
     return deleted
+
+
+def _purge_summaries(workspace_id: UUID, received_before: datetime, buckets_before: datetime) -> int:
+    """Days and weeks go with the roll-ups. What is shorter goes with the raw rows, without which it is of no use."""
+    is_expired = Q(starts_at__lt=buckets_before)
+    is_short = Q(level__lt=SpanLevel.DAY, ends_at__lte=first_raw_bucket(received_before))
+    return drop_spans(SummarySpan.objects.filter(is_expired | is_short, workspace_id=workspace_id))
 
 
 @transaction.atomic(durable=True)

@@ -64,7 +64,7 @@ def replace_limits(workspace_id: UUID, source: str, specs: Sequence[LimitSpec]) 
 
 @transaction.atomic
 def set_plan_policy(workspace_id: UUID, **facts: Any) -> None:
-    """Store the plan's part of the policy (name, tier, rate, retention); creates the policy of a new workspace."""
+    """Store the plan's part of the policy (name, tier, numbers, features); creates the policy of a new workspace."""
     WorkspacePolicy.objects.update_or_create(workspace_id=workspace_id, defaults=facts)
     transaction.on_commit(lambda: bump_epoch(workspace_id))
 

@@ -21,7 +21,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     if not _is_allowed(request):
         raise Http404
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return HttpResponse(encode(_registry()), content_type=content_type)
+    return HttpResponse(encode(current_registry()), content_type=content_type)
 
 
 def _is_allowed(request: HttpRequest) -> bool:
@@ -32,7 +32,7 @@ def _is_allowed(request: HttpRequest) -> bool:
     return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), expected.encode())
 
 
-def _registry() -> CollectorRegistry:
+def current_registry() -> CollectorRegistry:
     """With several server processes each writes files of its own, and the sum of them is the answer."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY

@@ -7,6 +7,8 @@ from celery.schedules import crontab
 # A message that waited longer than its task's interval is dropped: the next one does the same work.
 _MINUTE = 60
 _HOUR = 3_600
+# How long somebody who asked on a page waits at most until work begins.
+_SOON = 5.0
 
 BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "heartbeat": {
@@ -17,6 +19,26 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "purge-expired-rows": {
         "task": "ingest.purge_expired_rows",
         "schedule": crontab(minute=17),
+        "options": {"expires": _HOUR},
+    },
+    "summarise": {
+        "task": "ingest.summarise",
+        "schedule": crontab(),
+        "options": {"expires": _MINUTE},
+    },
+    "work-on-exports": {
+        "task": "ingest.work_on_exports",
+        "schedule": _SOON,
+        "options": {"expires": _SOON},
+    },
+    "delete-requested-rows": {
+        "task": "ingest.delete_requested_rows",
+        "schedule": _SOON,
+        "options": {"expires": _SOON},
+    },
+    "delete-old-exports": {
+        "task": "ingest.delete_old_exports",
+        "schedule": crontab(minute=37),
         "options": {"expires": _HOUR},
     },
     "audit-ledgers": {

@@ -28,7 +28,7 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 DATA_DIR = Path(env.str("OPSMETER_DATA", str(BASE_DIR / "var")))
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "opsmeter_site.operators.apps.OperatorsConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -164,6 +164,8 @@ ACCOUNT_FORMS = {
 }
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Opsmeter"
+# The operators' console sees every customer; for trying it out a password is enough.
+OPERATORS_NEED_MFA = IS_PRODUCTION
 MFA_ADAPTER = "workspaces.accounts.adapters.MfaAdapter"
 MFA_FORMS = {
     "activate_totp": "workspaces.accounts.forms.ActivateTOTPForm",
@@ -234,6 +236,7 @@ METRICS_TOKEN = env.str("METRICS_TOKEN", "")
 
 LANGUAGE_CODE = "en"
 USE_I18N = False
+FORMAT_MODULE_PATH = "opsmeter_site.operators.formats"
 USE_TZ = True
 TIME_ZONE = "UTC"
 

@@ -9,11 +9,7 @@ from django.views.decorators.csrf import csrf_exempt
 from opsmeter_site import api_errors, docs, health
 from opsmeter_site.console.home import home
 from opsmeter_site.metrics_view import metrics
-
-admin.site.site_header = "Opsmeter operators' console"
-admin.site.site_title = "Opsmeter"
-admin.site.index_title = "Service"
-admin.site.site_url = None
+from opsmeter_site.operators import mfa
 
 
 @csrf_exempt
@@ -25,6 +21,8 @@ def _no_such_api_path(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("", home, name="home"),
+    # In front of the same page without the way back to the operators' console.
+    path("accounts/2fa/totp/activate/", mfa.turn_on, name="mfa_activate_totp"),
     path("accounts/", include("workspaces.accounts.urls")),
     path("", include("opsmeter_site.console.urls")),
     path("admin/", admin.site.urls),

@@ -212,7 +212,8 @@ class WorkspaceAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-
         members = Membership.objects.filter(workspace=OuterRef("pk")).order_by().values("workspace")
         # Counted for the rows of a page; a join would count those of every workspace first.
         people = Subquery(members.annotate(number=Count("pk")).values("number"))
-        return super().get_queryset(request).annotate(people=Coalesce(people, 0))
+        workspaces: QuerySet[Workspace] = super().get_queryset(request).annotate(people=Coalesce(people, 0))
+        return workspaces
 
     @admin.display(description="members", ordering="people")
     def people(self, workspace: Any) -> int:

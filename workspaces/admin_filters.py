@@ -46,7 +46,9 @@ class WorkspaceFilter(admin.SimpleListFilter):
     def choices(self, changelist: Any) -> Any:
         """What the template shows: one entry with the field."""
         chosen = self._chosen()
-        field = forms.ModelChoiceField(Workspace.objects.all(), widget=workspace_widget(self._model_admin))
+        field = forms.ModelChoiceField(
+            Workspace.objects.all(), required=False, widget=workspace_widget(self._model_admin)
+        )
         yield {
             "field": field.widget.render(WORKSPACE, chosen, {"id": "filter-workspace"}),
             "others": self._others.items(),
@@ -73,8 +75,15 @@ class WorkspaceFilterMixin:
 
 def workspace_widget(model_admin: Any) -> AutocompleteSelect:
     """The stock autocomplete for the model's workspace."""
-    field = model_admin.model._meta.get_field(WORKSPACE)
-    return AutocompleteSelect(field, model_admin.admin_site, attrs={"data-placeholder": "Any workspace"})
+    return _AnyWorkspace(model_admin.model._meta.get_field(WORKSPACE), model_admin.admin_site)
+
+
+class _AnyWorkspace(AutocompleteSelect):
+    """Says what holds as long as nothing is chosen."""
+
+    def build_attrs(self, base_attrs: dict[str, Any], extra_attrs: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The stock attributes, whose placeholder is empty."""
+        return super().build_attrs(base_attrs, extra_attrs) | {"data-placeholder": "Any workspace"}
 
 
 class CredentialStateFilter(admin.SimpleListFilter):

@@ -29,6 +29,7 @@ _SENTENCES: Mapping[str, str] = {
     "member.added": "made {target} a member",
     "member.removed": "removed {target} from the workspace",
     "member.role_changed": "changed the role of {target}",
+    "operator.looked_at_workspace": "looked at the workspace, as an operator of Opsmeter",
     "price.added": "added the price {target}",
     "price.approved": "approved the price {target}",
     "price.rejected": "rejected the price {target}",

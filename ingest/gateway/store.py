@@ -24,6 +24,7 @@ from ingest.gateway.ledger import (
     meter_keys,
 )
 from ingest.gateway.priced import EVENT_COLUMNS
+from ingest.staleness import MARK_LATE, late_from
 
 # One plan for every group, always by index: a plan made while a table was small must not survive its growth.
 _SESSION = """
@@ -212,6 +213,7 @@ def write(connection: psycopg.Connection, ledgers: Collection[WorkspaceLedger], 
             _ADD_ROLLUPS,
             (_rollup_row(ledger, *item) for ledger in ledgers for item in ledger.rollups.items()),
         )
+        _add(connection, MARK_LATE, _late_rows(ledgers, now))
         _add(connection, _ADD_METERS, (row for ledger in ledgers for row in _meter_rows(ledger)))
         _add(
             connection,
@@ -265,6 +267,13 @@ def _rollup_row(ledger: WorkspaceLedger, slot: tuple[datetime, UUID], sums: Sums
 
 def _refusal_row(ledger: WorkspaceLedger, slot: tuple[datetime, str], sums: Sums) -> dict[str, Any]:
     return _sums_row(ledger, slot[0], sums) | {"reason": slot[1]}
+
+
+def _late_rows(ledgers: Collection[WorkspaceLedger], now: datetime) -> list[dict[str, Any]]:
+    """The quarter hours that got events after they may have been summed; of live traffic, none."""
+    newest = late_from(now)
+    slots = {(ledger.workspace_id, bucket) for ledger in ledgers for bucket, _ in ledger.rollups}
+    return [{"w": workspace_id, "t": bucket} for workspace_id, bucket in slots if bucket <= newest]
 
 
 def _meter_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:

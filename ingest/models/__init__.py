@@ -1,6 +1,7 @@
 """The ledger's tables, by subject."""
 
 from .audits import LedgerAudit, LedgerCoverage
+from .deletions import RowDeletion
 from .events import (
     UNKNOWN,
     DataMode,
@@ -13,15 +14,33 @@ from .events import (
     ServiceTier,
     WorkspacePolicy,
 )
+from .exports import ExportChunk, ExportFormat, ExportJob, ExportState, ExportWhat
 from .limits import Limit, LimitCrossing, Measure, Meter
 from .prices import CatalogVersion, ModelAlias, ModelPrice
+from .summaries import (
+    AttributionKind,
+    AttributionSummary,
+    LatencySummary,
+    SpanLevel,
+    SummaryProgress,
+    SummarySpan,
+    UsageSummary,
+)
 
 __all__ = [
     "UNKNOWN",
+    "AttributionKind",
+    "AttributionSummary",
     "CatalogVersion",
     "DataMode",
     "Environment",
     "Event",
+    "ExportChunk",
+    "ExportFormat",
+    "ExportJob",
+    "ExportState",
+    "ExportWhat",
+    "LatencySummary",
     "LedgerAudit",
     "LedgerCoverage",
     "Limit",
@@ -34,6 +53,11 @@ __all__ = [
     "Refusal",
     "RefusalReason",
     "Rollup",
+    "RowDeletion",
     "ServiceTier",
+    "SpanLevel",
+    "SummaryProgress",
+    "SummarySpan",
+    "UsageSummary",
     "WorkspacePolicy",
 ]

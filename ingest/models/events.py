@@ -182,6 +182,9 @@ class WorkspacePolicy(models.Model):
     counted_data_modes = ArrayField(
         models.CharField(max_length=10, choices=DataMode), default=default_counted_data_modes
     )
+    has_price_overrides = models.BooleanField(
+        default=False, help_text="The plan includes prices of the workspace's own."
+    )
     limits_version = models.BigIntegerField(
         default=0, editable=False, help_text="Moves on with every change of the workspace's limits."
     )

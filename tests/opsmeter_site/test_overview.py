@@ -76,7 +76,7 @@ def test_budgets_and_plan_are_apart(cast, browser):
     update_budget_settings(cast.workspace, acting_user=cast.owner, daily_limit_usd=Decimal(10))
     add(cast, cost_usd=Decimal(9))
     shown = page(browser.get(f"/w/{cast.workspace.slug}/"))
-    assert "$9.00 of $10.00" in shown.one("figure", id="budget-daily").text
+    assert "$9.00 of $10.00" in shown.one("figure", id="budget-day").text
     assert "1 requests of 1,000,000" in shown.one("figure", id="plan").text
 
 

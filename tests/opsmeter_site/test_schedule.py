@@ -25,11 +25,15 @@ def test_a_message_is_dropped_rather_than_piled_up(name: str) -> None:
     assert BEAT_SCHEDULE[name]["options"]["expires"] <= timedelta(days=1).total_seconds()
 
 
-def test_the_ledger_is_purged_every_hour_audited_every_night_and_beat_shows_life_every_minute() -> None:
+def test_how_often_everything_happens() -> None:
     times = {name: entry["schedule"] for name, entry in BEAT_SCHEDULE.items()}
     assert times == {
         "heartbeat": crontab(),
         "purge-expired-rows": crontab(minute=17),
+        "summarise": crontab(),
+        "work-on-exports": 5.0,
+        "delete-requested-rows": 5.0,
+        "delete-old-exports": crontab(minute=37),
         "audit-ledgers": crontab(hour=2, minute=40),
     }
 

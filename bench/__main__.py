@@ -1,4 +1,4 @@
-"""`./opsmeter bench [ingest|batch|memory]`: run one benchmark, or all of them."""
+"""`./opsmeter bench [ingest|batch|memory|pages]`: run one benchmark, or all of them."""
 
 import argparse
 import os
@@ -13,10 +13,10 @@ django.setup()
 
 from django.core.management import call_command
 
-from bench import batch, ingest, memory
+from bench import batch, ingest, memory, pages
 from bench.load import LoadError
 
-BENCHMARKS = {"ingest": ingest.run, "batch": batch.run, "memory": memory.run}
+BENCHMARKS = {"ingest": ingest.run, "batch": batch.run, "memory": memory.run, "pages": pages.run}
 
 
 def main() -> int:

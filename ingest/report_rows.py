@@ -108,6 +108,11 @@ class TopRow:
     share: Decimal | None
 
     @property
+    def difference(self) -> Decimal:
+        """USD."""
+        return self.now.cost_usd - self.before.cost_usd
+
+    @property
     def is_new(self) -> bool:
         """Seen now, not before."""
         return self.now.requests > 0 and self.before.requests == 0

@@ -141,7 +141,7 @@ def movers(
         now, then = (profile.by[dimension] for profile in profiles(workspace_id, windows, where))
         new, gone = len(now.keys() - then.keys()), len(then.keys() - now.keys())
     rows = _rows(profiles(workspace_id, windows, where)[0].whole, now, then)
-    rows.sort(key=lambda row: (-abs(row.now.cost_usd - row.before.cost_usd), row.value, row.provider))
+    rows.sort(key=lambda row: (-abs(row.difference), row.value, row.provider))
     return Movers(rows[:limit], new, gone)
 
 

@@ -12,6 +12,6 @@ def push_price_overrides(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0004_member_limits"), ("ingest", "0006_price_overrides")]
+    dependencies = [("billing", "0004_member_limits"), ("ingest", "0004_price_overrides")]
 
     operations = [migrations.RunPython(push_price_overrides, migrations.RunPython.noop)]

@@ -11,9 +11,8 @@ from django.views.decorators.http import require_GET
 
 from ingest import reports
 from ingest.drivers import LABELS, MEANINGS, Change, Driver, explain_change
-from ingest.movers import Mover, movers_among, movers_of
 from ingest.report_filters import DRILL_PARAMETERS, ReportFilters, filter_bar, read_filters
-from ingest.report_rows import RefusedSpell, UsageCell
+from ingest.report_rows import Movers, RefusedSpell, TopRow
 from ingest.snapshots import snapshot
 from opsmeter_site.lib import charts, formats
 from opsmeter_site.lib.clock import utc_now
@@ -23,8 +22,12 @@ from workspaces.pages import workspace_page
 
 # What movers can be listed by: parameter → dimension.
 DIMENSIONS = {**DRILL_PARAMETERS, "tenant": "tenant_id", "user": "user_id", "feature": "feature_tag"}
+# Dimensions whose new and gone values are listed.
+ARRIVALS = ("endpoint", "version", "user")
 SHOWN_MOVERS = 15
-SHOWN_NEW = 8
+SHOWN_ARRIVALS = 8
+# How many of those that moved most are looked through for new and gone ones.
+COMPARED = 300
 
 
 @workspace_page()
@@ -41,13 +44,12 @@ def investigate(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         cells_before = reports.cells(workspace.pk, before, filters.where)
         cells_now = reports.cells(workspace.pk, filters.days, filters.where)
         refused = [*reports.refused(workspace.pk, before), *reports.refused(workspace.pk, filters.days)]
-        people = {
-            name: movers_of(workspace.pk, filters.days, before, filters.where, dimension)
-            for name, dimension in DIMENSIONS.items()
-            if dimension in reports.ATTRIBUTION and name in {by, "user"}
+        movers = {
+            name: reports.movers(workspace.pk, filters.days, before, filters.where, DIMENSIONS[name], limit=COMPARED)
+            for name in dict.fromkeys((by, *ARRIVALS))
         }
         change = explain_change(cells_before, cells_now)
-    movers = people[by] if by in people else movers_among(cells_before, cells_now, DIMENSIONS[by])
+    rows = movers[by].rows
     context = {
         **filter_bar(filters),
         "now": now,
@@ -68,10 +70,10 @@ def investigate(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
             for name, each in DIMENSIONS.items()
         ],
         "by_label": reports.DIMENSIONS[DIMENSIONS[by]],
-        "movers": [_mover_row(mover, by, filters, access, change) for mover in movers[:SHOWN_MOVERS]],
-        "more_movers": max(0, len(movers) - SHOWN_MOVERS),
-        "is_unnarrowed": by in people and bool(filters.drill),
-        "arrivals": _arrivals(cells_before, cells_now, people["user"], filters, access),
+        "movers": [_mover_row(row, by, filters, access, change) for row in rows[:SHOWN_MOVERS]],
+        "more_movers": max(0, len(rows) - SHOWN_MOVERS),
+        "is_unnarrowed": DIMENSIONS[by] in reports.ATTRIBUTION and bool(filters.drill),
+        "arrivals": [_arrivals(name, movers[name], filters, access) for name in ARRIVALS],
         "refused": refused and _refused(refused),
     }
     return render(request, "ingest/investigate.html", context)
@@ -95,7 +97,7 @@ def _chart(change: Change) -> SafeString:
 
 
 def _mover_row(
-    mover: Mover, by: str, filters: ReportFilters, access: WorkspaceAccess, change: Change
+    mover: TopRow, by: str, filters: ReportFilters, access: WorkspaceAccess, change: Change
 ) -> dict[str, object]:
     endpoint = next((each for each in change.endpoints if by == "endpoint" and each.endpoint_tag == mover.value), None)
     main = endpoint.main_driver if endpoint else None
@@ -126,41 +128,27 @@ def _requests_url(dimension: str, value: str, filters: ReportFilters, access: Wo
     return f"{reverse('requests', args=[access.workspace.slug])}?{query}"
 
 
-def _arrivals(
-    before: Sequence[UsageCell],
-    now: Sequence[UsageCell],
-    users: Sequence[Mover],
-    filters: ReportFilters,
-    access: WorkspaceAccess,
-) -> list[dict[str, object]]:
-    """New and gone values of three dimensions, each with what they cost."""
-    found = {
-        "endpoint": movers_among(before, now, "endpoint_tag"),
-        "version": movers_among(before, now, "prompt_version"),
-        "user": [] if filters.drill else users,
+def _arrivals(name: str, found: Movers, filters: ReportFilters, access: WorkspaceAccess) -> dict[str, object]:
+    """The new and the gone values of one dimension: how many, and the costliest of them."""
+    new = [row for row in found.rows if row.is_new]
+    gone = [row for row in found.rows if row.is_gone]
+    return {
+        "label": reports.DIMENSIONS[DIMENSIONS[name]],
+        "is_unnarrowed": DIMENSIONS[name] in reports.ATTRIBUTION and bool(filters.drill),
+        "new": {"count": found.new, "rows": _linked(new, name, filters, access)},
+        "gone": {"count": found.gone, "rows": _linked(gone, name, filters, access)},
     }
+
+
+def _linked(rows: list[TopRow], name: str, filters: ReportFilters, access: WorkspaceAccess) -> list[dict[str, object]]:
     return [
         {
-            "label": reports.DIMENSIONS[DIMENSIONS[name]],
-            "new": _linked([mover for mover in movers if mover.is_new], name, filters, access),
-            "gone": _linked([mover for mover in movers if mover.is_gone], name, filters, access),
+            "value": row.value,
+            "amount": row.now.cost_usd if row.is_new else row.before.cost_usd,
+            "url": _drill_url(name, row.value, filters, access),
         }
-        for name, movers in found.items()
+        for row in rows[:SHOWN_ARRIVALS]
     ]
-
-
-def _linked(movers: list[Mover], name: str, filters: ReportFilters, access: WorkspaceAccess) -> dict[str, object]:
-    return {
-        "count": len(movers),
-        "rows": [
-            {
-                "value": mover.value,
-                "amount": mover.now.cost_usd if mover.is_new else mover.before.cost_usd,
-                "url": _drill_url(name, mover.value, filters, access),
-            }
-            for mover in movers[:SHOWN_NEW]
-        ],
-    }
 
 
 def _refused(spells: Sequence[RefusedSpell]) -> int:

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET
 from ingest import explorer
 from ingest.cost_explained import RULE_WORDS, charge_of, resolved_now
 from ingest.explorer import Cursor, Page
-from ingest.models import Event, Rollup, WorkspacePolicy
+from ingest.models import Event, ExportWhat, Rollup, WorkspacePolicy
 from ingest.page_filters import SUGGESTED, RequestFilterForm
 from ingest.retention import raw_detail_starts_at
 from opsmeter_site.lib.clock import utc_now
@@ -81,7 +81,7 @@ def requests(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         "is_first": page.newer is None,
         "is_empty": not page.rows and page.older is None and page.newer is None,
         "chips": form.chips() if is_valid else [],
-        "export_query": form.query(),
+        "export_query": form.query(what=ExportWhat.REQUESTS.value),
         "detail": detail_of(access.workspace.policy),
         "start": form.filters().start if is_valid else None,
     }

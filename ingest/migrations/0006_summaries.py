@@ -26,7 +26,7 @@ _LEADING_KEYS = {"ingest_usagesummary": "workspace_id, span_id, id", "ingest_sum
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('ingest', '0007_exports'),
+        ('ingest', '0005_exports'),
         ('workspaces', '0001_initial'),
     ]
 

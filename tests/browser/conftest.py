@@ -64,7 +64,8 @@ def _wait_for(ready: Path, process: "subprocess.Popen[bytes]", said: Path) -> Pr
     return Product(facts["url"], facts["email"], facts["password"], facts["workspaceSlug"], facts["apiKey"])
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while it runs, Playwright's event loop keeps Django from its database.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium."""
     if CHROMIUM is None:

@@ -50,6 +50,7 @@ NO_PAGE = {
 # Reached only where there is something that the demo workspace does not have; tests of their own look at them.
 SELDOM = {
     "export-delete",
+    "price-alias",
     "price-own-new",
     "price-own-withdraw",
     "settings-member-remove",

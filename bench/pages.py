@@ -69,7 +69,7 @@ def _workspace(size: int) -> OpenedWorkspace:
     started = time.perf_counter()
     stored = pages_data.fill(opened.workspace.pk, size, now=utc_now())
     filled = time.perf_counter()
-    call_command("summarise", opened.workspace.slug)
+    call_command("summarise", workspace=opened.workspace.slug)
     done = time.perf_counter()
     print(f"{stored:,} events filled in {filled - started:.0f} s, summarised in {done - filled:.0f} s", flush=True)
     return opened

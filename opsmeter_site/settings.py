@@ -59,8 +59,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    # Pages with charts are several times smaller; Django masks CSRF tokens, so that compression gives none away.
-    "django.middleware.gzip.GZipMiddleware",
+    "opsmeter_site.compression.PageCompression",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django_structlog.middlewares.RequestMiddleware",

@@ -333,8 +333,8 @@ def test_a_release_and_the_three_programs_of_production_work(production, tmp_pat
         wait_until(lambda: list(tmp_path.glob("celerybeat-schedule*")), SERVERS_START_SECONDS)
         assert [process.poll() for process in started] == [None] * 3
         # Behind the proxy: plain HTTP is sent to HTTPS, what the proxy says came by TLS is not, and /v1 never is.
-        assert status_of(port, "/admin/login/") == 301
-        assert status_of(port, "/admin/login/", "X-Forwarded-Proto: https") == 200
+        assert status_of(port, "/accounts/login/") == 301
+        assert status_of(port, "/accounts/login/", "X-Forwarded-Proto: https") == 200
         assert status_of(port, "/v1/public/pricing-models") == 200
         assert status_of(port, "/internal/metrics") == 404
         assert status_of(port, "/internal/metrics", f"Authorization: Bearer {production['METRICS_TOKEN']}") == 200

@@ -8,11 +8,10 @@ from urllib.parse import urldefrag, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.urls import Resolver404, resolve
+from playwright.sync_api import expect
 
 from opsmeter_site.console.urls import page_urlpatterns
 from tests.browser.conftest import SCHEMES, WIDTHS, Watch, context_of, shoot, sign_in
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 START = (
     "/w/demo/",
@@ -133,6 +132,7 @@ def look_at(page, watch, product, name, address, *, with_axe):
     """What is wrong with one page."""
     watch.problems.clear()
     page.goto(product.url + address)
+    expect(page.locator(".htmx-request")).to_have_count(0)
     shoot(page, f"{name.strip('/').replace('/', '-')}-{page.viewport_size['width']}")
     problems = [problem for problem in watch.problems if name != "404" or _ERROR_PAGE not in problem]
     beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

@@ -5,11 +5,8 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from tests.browser.conftest import Watch, context_of, shoot
 
-pytestmark = pytest.mark.xdist_group("browser")
 MOST_CLICKS = 10
 MOST_SECONDS = 120
 

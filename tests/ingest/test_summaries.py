@@ -343,7 +343,7 @@ def test_the_worker_and_the_command_do_the_same() -> None:
     for workspace in (first, second, third):
         spread(workspace, 30)
 
-    call_command("summarise", first.slug, stdout=StringIO())
+    call_command("summarise", workspace=first.slug, stdout=StringIO())
     assert usable(first)
     assert not usable(second)
     call_command("summarise", stdout=StringIO())

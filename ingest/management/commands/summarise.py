@@ -18,7 +18,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("workspace", nargs="?", metavar="SLUG|ID", help="only this workspace")
+        parser.add_argument("--workspace", metavar="SLUG|ID", help="only this workspace")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         started = perf_counter()

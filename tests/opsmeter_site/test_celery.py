@@ -36,7 +36,7 @@ def test_beat_and_worker_run_from_the_command_line_and_stop_on_sigterm(prefix: s
     beating = tmp_path / "beating.py"
     beating.write_text(
         "from opsmeter_site.celery import app\n"
-        "app.conf.beat_schedule['heartbeat']['schedule'] = 0.2\n"
+        "app.conf.beat_schedule = {'heartbeat': app.conf.beat_schedule['heartbeat'] | {'schedule': 0.2}}\n"
         "app.conf.beat_max_loop_interval = 0.2\n"
     )
     environment = os.environ | {

@@ -95,7 +95,7 @@ def _pages(opened: OpenedWorkspace) -> dict[str, str]:
         "requests, newest": f"{start}requests/",
         "requests, in the middle": f"{start}requests/?{_cursor_at(opened, 0.5)}",
         "requests, at the end": f"{start}requests/?{_cursor_at(opened, 0.999)}",
-        "requests, one of 2,000 users": f"{start}requests/?user_id=user-1900",
+        "requests, one of 2,000 users": f"{start}requests/?user=user-1900",
         "requests, a model of 2 %": f"{start}requests/?model=ft%3Agpt-4o-mini%3Aacme%3Abench",
         "budgets": f"{start}settings/budgets/",
         "prices": f"{start}prices/",

@@ -19,6 +19,8 @@ DRILL_PARAMETERS = {
     "provider": "provider",
     "version": "prompt_version",
 }
+# The same with the dimensions that only raw rows and attribution know; the requests explorer has all of these.
+PARAMETERS = {**DRILL_PARAMETERS, "tenant": "tenant_id", "user": "user_id", "feature": "feature_tag"}
 RANGE_LABELS = {
     "today": "Today",
     "7d": "7 days",
@@ -71,6 +73,20 @@ class ReportFilters:
         usual = {"range": self.default_range, "env": Environment.PROD, "mode": self.default_data_mode}
         kept = {name: value for name, value in parameters.items() if value and value != usual.get(name)}
         return f"?{urlencode(kept)}" if kept else "?"
+
+
+def requests_query(filters: ReportFilters, name: str, value: str) -> str:
+    """The requests explorer's query for one value of a parameter, in the range and with the filters of a report."""
+    chosen = {"env": filters.environment, "mode": filters.data_mode}
+    wanted = {
+        "range": "custom",
+        "from": filters.days.first_day.isoformat(),
+        "to": filters.days.last_day.isoformat(),
+        **{key: each for key, each in chosen.items() if each != ALL},
+        **filters.drill,
+        name: value,
+    }
+    return f"?{urlencode(wanted)}"
 
 
 def read_filters(

@@ -1,7 +1,6 @@
 """What changed? A range against the one before it: what moved spend, by how much, and where."""
 
 from collections.abc import Sequence
-from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -11,7 +10,7 @@ from django.views.decorators.http import require_GET
 
 from ingest import reports
 from ingest.drivers import LABELS, MEANINGS, Change, Driver, explain_change
-from ingest.report_filters import DRILL_PARAMETERS, ReportFilters, filter_bar, read_filters
+from ingest.report_filters import DRILL_PARAMETERS, PARAMETERS, ReportFilters, filter_bar, read_filters, requests_query
 from ingest.report_rows import Movers, RefusedSpell, TopRow
 from ingest.snapshots import snapshot
 from opsmeter_site.lib import charts, formats
@@ -20,8 +19,6 @@ from opsmeter_site.lib.money import to_ledger
 from workspaces.access import WorkspaceAccess
 from workspaces.pages import workspace_page
 
-# What movers can be listed by: parameter → dimension.
-DIMENSIONS = {**DRILL_PARAMETERS, "tenant": "tenant_id", "user": "user_id", "feature": "feature_tag"}
 # Dimensions whose new and gone values are listed.
 ARRIVALS = ("endpoint", "version", "user")
 SHOWN_MOVERS = 15
@@ -38,14 +35,14 @@ def investigate(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
     workspace = access.workspace
     filters = read_filters(request.GET.dict(), workspace.pk, workspace.timezone, now, keep=("by",))
     by = filters.extra.get("by", "")
-    by = by if by in DIMENSIONS else "endpoint"
+    by = by if by in PARAMETERS else "endpoint"
     before = filters.days.previous(now)
     with snapshot():
         cells_before = reports.cells(workspace.pk, before, filters.where)
         cells_now = reports.cells(workspace.pk, filters.days, filters.where)
         refused = [*reports.refused(workspace.pk, before), *reports.refused(workspace.pk, filters.days)]
         movers = {
-            name: reports.movers(workspace.pk, filters.days, before, filters.where, DIMENSIONS[name], limit=COMPARED)
+            name: reports.movers(workspace.pk, filters.days, before, filters.where, PARAMETERS[name], limit=COMPARED)
             for name in dict.fromkeys((by, *ARRIVALS))
         }
         change = explain_change(cells_before, cells_now)
@@ -67,12 +64,12 @@ def investigate(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         ],
         "tabs": [
             {"label": reports.DIMENSIONS[each], "query": filters.query(by=name), "is_current": name == by}
-            for name, each in DIMENSIONS.items()
+            for name, each in PARAMETERS.items()
         ],
-        "by_label": reports.DIMENSIONS[DIMENSIONS[by]],
+        "by_label": reports.DIMENSIONS[PARAMETERS[by]],
         "movers": [_mover_row(row, by, filters, access, change) for row in rows[:SHOWN_MOVERS]],
         "more_movers": max(0, len(rows) - SHOWN_MOVERS),
-        "is_unnarrowed": DIMENSIONS[by] in reports.ATTRIBUTION and bool(filters.drill),
+        "is_unnarrowed": PARAMETERS[by] in reports.ATTRIBUTION and bool(filters.drill),
         "arrivals": [_arrivals(name, movers[name], filters, access) for name in ARRIVALS],
         "refused": refused and _refused(refused),
     }
@@ -104,7 +101,7 @@ def _mover_row(
     return {
         "value": mover.value,
         "url": _drill_url(by, mover.value, filters, access),
-        "requests_url": _requests_url(DIMENSIONS[by], mover.value, filters, access),
+        "requests_url": _requests_url(by, mover.value, filters, access),
         "before": mover.before,
         "now": mover.now,
         "difference": mover.difference,
@@ -116,16 +113,13 @@ def _mover_row(
 
 def _drill_url(by: str, value: str, filters: ReportFilters, access: WorkspaceAccess) -> str:
     if by not in DRILL_PARAMETERS:
-        return _requests_url(DIMENSIONS[by], value, filters, access)
+        return _requests_url(by, value, filters, access)
     # Inside an endpoint the next question is which model; inside anything else, which endpoint.
     return filters.query(**{by: value, "by": "model" if by == "endpoint" else None})
 
 
-def _requests_url(dimension: str, value: str, filters: ReportFilters, access: WorkspaceAccess) -> str:
-    days = {"from": filters.days.first_day.isoformat(), "to": filters.days.last_day.isoformat()}
-    narrowed = {DRILL_PARAMETERS[name]: each for name, each in filters.drill.items()}
-    query = urlencode({"range": "custom", **days, **narrowed, dimension: value})
-    return f"{reverse('requests', args=[access.workspace.slug])}?{query}"
+def _requests_url(by: str, value: str, filters: ReportFilters, access: WorkspaceAccess) -> str:
+    return reverse("requests", args=[access.workspace.slug]) + requests_query(filters, by, value)
 
 
 def _arrivals(name: str, found: Movers, filters: ReportFilters, access: WorkspaceAccess) -> dict[str, object]:
@@ -133,8 +127,8 @@ def _arrivals(name: str, found: Movers, filters: ReportFilters, access: Workspac
     new = [row for row in found.rows if row.is_new]
     gone = [row for row in found.rows if row.is_gone]
     return {
-        "label": reports.DIMENSIONS[DIMENSIONS[name]],
-        "is_unnarrowed": DIMENSIONS[name] in reports.ATTRIBUTION and bool(filters.drill),
+        "label": reports.DIMENSIONS[PARAMETERS[name]],
+        "is_unnarrowed": PARAMETERS[name] in reports.ATTRIBUTION and bool(filters.drill),
         "new": {"count": found.new, "rows": _linked(new, name, filters, access)},
         "gone": {"count": found.gone, "rows": _linked(gone, name, filters, access)},
     }

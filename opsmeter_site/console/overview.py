@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from django.http import HttpRequest, HttpResponse
@@ -18,7 +17,7 @@ from budgets.gauges import budget_gauges
 from budgets.selectors import PlanStatus, WorkspaceStatus, workspace_status
 from ingest import reports
 from ingest.ranges import DayRange
-from ingest.report_filters import DRILL_PARAMETERS, ReportFilters, filter_bar, read_filters
+from ingest.report_filters import DRILL_PARAMETERS, PARAMETERS, ReportFilters, filter_bar, read_filters, requests_query
 from ingest.report_rows import OTHER, Figures, Percentiles, RefusedSpell, Series, Top
 from ingest.snapshots import snapshot
 from opsmeter_site.lib import charts, formats
@@ -26,8 +25,6 @@ from opsmeter_site.lib.clock import utc_now
 from workspaces.access import WorkspaceAccess
 from workspaces.pages import workspace_page
 
-# What the chart can be stacked by: parameter → dimension.
-STACKS = {**DRILL_PARAMETERS, "tenant": "tenant_id", "user": "user_id", "feature": "feature_tag"}
 TOPS = ("endpoint_tag", "model", "prompt_version", "feature_tag", "tenant_id", "user_id")
 REASONS = {
     "plan_limit_reached": "Refused: plan limit reached",
@@ -78,7 +75,7 @@ def overview(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
     workspace = access.workspace
     filters = read_filters(request.GET.dict(), workspace.pk, workspace.timezone, now, keep=("by",))
     by = filters.extra.get("by", "endpoint")
-    dimension = STACKS.get(by, "endpoint_tag")
+    dimension = PARAMETERS.get(by, "endpoint_tag")
     with snapshot():
         report = _read(access, filters, dimension, now)
         status = workspace_status(workspace.pk, now)
@@ -93,7 +90,7 @@ def overview(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         "chart": _chart(report, filters, dimension, now),
         "stacks": [
             {"label": reports.DIMENSIONS[each], "query": filters.query(by=name), "is_current": each == dimension}
-            for name, each in STACKS.items()
+            for name, each in PARAMETERS.items()
         ],
         "budget_gauges": budget_gauges(
             status, ahead, workspace.timezone, now, href=reverse("settings-budgets", args=[workspace.slug])
@@ -331,9 +328,7 @@ def _top_table(report: Report, filters: ReportFilters, access: WorkspaceAccess, 
 
 def _drill_url(filters: ReportFilters, access: WorkspaceAccess, dimension: str, value: str) -> str:
     """Endpoints, models and versions are looked into; a person's or tenant's requests are listed."""
-    for name, each in DRILL_PARAMETERS.items():
-        if each == dimension:
-            return reverse("investigate", args=[access.workspace.slug]) + filters.query(**{name: value, "by": None})
-    days = {"from": filters.days.first_day.isoformat(), "to": filters.days.last_day.isoformat()}
-    query = urlencode({dimension: value, "range": "custom", **days})
-    return f"{reverse('requests', args=[access.workspace.slug])}?{query}"
+    name = next(name for name, each in PARAMETERS.items() if each == dimension)
+    if name in DRILL_PARAMETERS:
+        return reverse("investigate", args=[access.workspace.slug]) + filters.query(**{name: value, "by": None})
+    return reverse("requests", args=[access.workspace.slug]) + requests_query(filters, name, value)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from html import unescape
 
 import pytest
 from django.test import Client
@@ -119,3 +120,18 @@ def test_how_much_it_asks(cast, browser, django_assert_max_num_queries):
     for path in ("", "?range=30d", "investigate/", "versions/", "start/"):
         with django_assert_max_num_queries(MOST_QUERIES):
             assert browser.get(f"/w/{cast.workspace.slug}/{path}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value"),
+    [("user_id", "ann"), ("tenant_id", "acme"), ("feature_tag", "chat"), ("endpoint_tag", "a/b"), ("model", "m:1")],
+)
+def test_a_value_leads_to_what_is_behind_it(cast, browser, dimension, value):
+    add(cast, **{dimension: value}, cost_usd=Decimal(4))
+    add(cast, **{dimension: "another"}, cost_usd=Decimal(1))
+    shown = page(browser.get(f"/w/{cast.workspace.slug}/"))
+    table = shown.one("section", aria_labelledby=f"top-{dimension}")
+    link = next(each for each in table.all("a") if each.text == value)
+    behind = page(browser.get(unescape(link.attributes["href"]))).one("main").text
+    assert "$4.00" in behind
+    assert "$1.00" not in behind

@@ -19,6 +19,7 @@ from django.urls import reverse
 from rest_framework import exceptions
 
 from opsmeter_site.lib.errors import FieldError, OpsmeterError
+from workspaces.pages import RoleTooLow
 
 logger = structlog.get_logger(__name__)
 
@@ -157,8 +158,9 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """403 outside the REST framework."""
-    return _answer(request, 403, "not_allowed", "This is not open to you.")
+    """403 outside the REST framework; the door of a workspace says which role it takes."""
+    words = str(exception) if isinstance(exception, RoleTooLow) else ""
+    return _answer(request, 403, "not_allowed", "This is not open to you.", page_text=words)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

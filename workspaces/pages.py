@@ -18,6 +18,10 @@ _P = ParamSpec("_P")
 PageView = Callable[Concatenate[HttpRequest, WorkspaceAccess, _P], HttpResponseBase]
 
 
+class RoleTooLow(PermissionDenied):
+    """A member opened what their role does not include; the text is for them."""
+
+
 def workspace_page(minimum: Role = Role.VIEWER) -> Callable[[PageView[_P]], Callable[..., HttpResponseBase]]:
     """Make `view(request, access, …)` a page of the workspace that the address names.
 
@@ -39,7 +43,7 @@ def workspace_page(minimum: Role = Role.VIEWER) -> Callable[[PageView[_P]], Call
                 require_role(access, minimum)
                 return view(request, access, *args, **kwargs)
             except NotAllowed as error:
-                raise PermissionDenied(error.message) from error
+                raise RoleTooLow(f"{error.message} Nothing was changed.") from error
             except NotFound as error:
                 raise Http404(error.message) from error
 

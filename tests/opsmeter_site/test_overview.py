@@ -135,3 +135,10 @@ def test_a_value_leads_to_what_is_behind_it(cast, browser, dimension, value):
     behind = page(browser.get(unescape(link.attributes["href"]))).one("main").text
     assert "$4.00" in behind
     assert "$1.00" not in behind
+
+
+def test_a_role_that_is_too_low_is_told_which_one_it_takes(cast, browser):
+    response = browser.post(f"/w/{cast.workspace.slug}/settings/", {"name": "Mine now", "timezone": "UTC"})
+    assert response.status_code == 403
+    words = page(response).one("main").text
+    assert "This needs the role admin or above. Nothing was changed." in words

@@ -1,15 +1,14 @@
-"""Sums for pages and reports, from roll-ups only: by UTC range, or by the days of a timezone."""
+"""What of the roll-ups to read, what they add up to, and when a local day begins."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any, Self
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from django.contrib.postgres.fields import ArrayField
-from django.db.models import DateTimeField, F, Func, IntegerField, Q, QuerySet, Sum, Value
+from django.db.models import Q, QuerySet, Sum
 
 from ingest.models import Rollup
 
@@ -57,52 +56,9 @@ class Sums:
         return cls(**counts, cost_usd=columns["cost_usd"] or Decimal(0))
 
 
-@dataclass(frozen=True, slots=True)
-class DaySums:
-    """The sums of one day in a timezone: the UTC range `[start, end)`, 23 to 25 hours long where clocks change."""
-
-    day: date
-    start: datetime
-    end: datetime
-    sums: Sums
-
-
-class _BucketOf(Func):
-    """The place of a moment among ascending ones: n for the n-th or later, but before the next."""
-
-    function = "width_bucket"
-    output_field = IntegerField()
-
-
 def range_sums(workspace_id: UUID, start: datetime, end: datetime, where: Slice = EVERYTHING) -> Sums:
     """What the UTC range `[start, end)`, cut at quarter hours, adds up to."""
     return Sums.of(_between(workspace_id, start, end, where).aggregate(**_aggregates()))
-
-
-def daily_sums(
-    workspace_id: UUID, zone: ZoneInfo, first_day: date, last_day: date, where: Slice = EVERYTHING
-) -> list[DaySums]:
-    """The days `first_day` to `last_day` (both included) of `zone`, each with its sums, also those without any events.
-
-    They add up to `range_sums` from the first one's start to the last one's end, to the last digit.
-    """
-    days = [first_day + timedelta(days=n) for n in range((last_day - first_day).days + 1)]
-    if not days:
-        return []
-    starts = [day_start(zone, day) for day in [*days, last_day + timedelta(days=1)]]
-    boundaries = Value(starts[:-1], output_field=ArrayField(DateTimeField()))
-    rows = (
-        _between(workspace_id, starts[0], starts[-1], where)
-        .annotate(place=_BucketOf(F("bucket_start"), boundaries))
-        .values("place")
-        .annotate(**_aggregates())
-        .order_by()
-    )
-    by_place = {row["place"]: Sums.of(row) for row in rows}
-    return [
-        DaySums(day, start, end, by_place.get(place, Sums()))
-        for place, (day, start, end) in enumerate(zip(days, starts[:-1], starts[1:], strict=True), start=1)
-    ]
 
 
 def day_start(zone: ZoneInfo, day: date) -> datetime:

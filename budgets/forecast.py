@@ -30,7 +30,6 @@ _MIN_TRIES = 8
 # Roll-ups of more days would tell the share of a day that comes after a certain time hardly better, and cost more time.
 _PROFILE_DAYS = 3
 _DAY = timedelta(days=1)
-_SECOND = timedelta(seconds=1)
 _ZERO, _ONE = Decimal(0), Decimal(1)
 
 

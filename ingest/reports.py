@@ -39,7 +39,6 @@ __all__ = [
     "top",
     "totals",
     "version_stats",
-    "versions_of",
 ]
 
 DIMENSIONS = {
@@ -185,19 +184,10 @@ def refused(workspace_id: UUID, days: DayRange) -> list[RefusedSpell]:
     return spells
 
 
-def versions_of(workspace_id: UUID, days: DayRange, endpoint_tag: str) -> list[tuple[str, int]]:
-    """The prompt versions that an endpoint used, with their requests, most first."""
-    return _most_used(workspace_id, days, Slice(endpoint_tag=(endpoint_tag,)), "prompt_version")
-
-
 def endpoints_of(workspace_id: UUID, days: DayRange) -> list[tuple[str, int]]:
     """The endpoints that were used, with their requests, most first."""
-    return _most_used(workspace_id, days, EVERYTHING, "endpoint_tag")
-
-
-def _most_used(workspace_id: UUID, days: DayRange, where: Slice, dimension: str) -> list[tuple[str, int]]:
-    (profile,) = profiles(workspace_id, [_window(days)], where)
-    requests = [(value.value, figures.requests) for value, figures in profile.by[dimension].items()]
+    (profile,) = profiles(workspace_id, [_window(days)], EVERYTHING)
+    requests = [(value.value, figures.requests) for value, figures in profile.by["endpoint_tag"].items()]
     return sorted(requests, key=lambda item: (-item[1], item[0]))
 
 

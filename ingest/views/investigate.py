@@ -56,7 +56,6 @@ def investigate(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         "change": change,
         "relative": change.difference / change.before_usd if change.before_usd else None,
         "main": LABELS[change.main_driver] if change.main_driver else "",
-        "main_usd": change.effects[change.main_driver] if change.main_driver else None,
         "chart": _chart(change),
         "effects": [
             {"label": LABELS[driver], "meaning": MEANINGS[driver], "amount": to_ledger(change.effects[driver])}

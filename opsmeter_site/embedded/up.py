@@ -19,7 +19,6 @@ from opsmeter_site.embedded.processes import Processes, Program, Running, Signal
 from opsmeter_site.embedded.servers import application_environment, start_servers
 
 SERVE_SECONDS = 90.0
-CHECK_SECONDS = 0.5
 RESTART_PAUSES = (0.5, 1, 2, 5)  # seconds before the first, second, … restart in a row
 STEADY_SECONDS = 60.0  # after which a restart counts as the first again
 WEB_CONNECTIONS = "10"  # of Django, in each server process; its 64 threads would otherwise keep one each

@@ -225,14 +225,13 @@ def _refuse(workspace: Workspace, bucket_start: datetime, reason: str) -> None:
 
 @pytest.mark.django_db
 class TestChoices:
-    def test_endpoints_and_versions_by_use(self) -> None:
+    def test_endpoints_by_use(self) -> None:
         workspace = make_workspace()
         make_events(workspace, 2, endpoint_tag="chat", prompt_version="v1")
         make_events(workspace, 3, endpoint_tag="chat", prompt_version="v2")
         make_event(workspace, endpoint_tag="search", prompt_version="v9")
         days = days_to(TODAY, 7)
         assert reports.endpoints_of(workspace.id, days) == [("chat", 5), ("search", 1)]
-        assert reports.versions_of(workspace.id, days, "chat") == [("v2", 3), ("v1", 2)]
 
     def test_whether_there_are_any_events(self) -> None:
         workspace, other = make_workspace(), make_workspace()

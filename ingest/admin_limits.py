@@ -62,8 +62,8 @@ class LimitAdmin(WorkspaceFilterMixin, FactsAdmin):
 
 @admin.register(LimitCrossing)
 class LimitCrossingAdmin(FactsAdmin):
-    list_display = ("limit", "workspace", "period_start", "threshold", "amount", "value", "crossed_at")
-    list_filter = ("limit__measure", "limit__period", "threshold")
+    list_display = ("limit", "workspace", "period_start", "threshold", "amount", "value", "crossed_at", "claimed_at")
+    list_filter = ("limit__measure", "limit__period", "threshold", ("claimed_at", admin.EmptyFieldListFilter))
     list_select_related = ("limit__workspace",)
     search_fields = ("limit__workspace__name", "limit__workspace__slug", "limit__workspace__id")
     search_help_text = "The workspace's name, slug or id."

@@ -14,8 +14,7 @@ from ingest.models import Event, LedgerCoverage, Outcome, Rollup
 from ingest.models.exports import ExportWhat
 from ingest.ranges import DayRange
 from ingest.reports import totals
-from ingest.selectors import day_start
-from opsmeter_site.lib.periods import QUARTER_HOUR, quarter_hour_of
+from opsmeter_site.lib.periods import QUARTER_HOUR, day_start, quarter_hour_of
 
 PART_ROWS = 5_000
 # How long one part may search for rows that hardly any match.

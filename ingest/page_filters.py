@@ -17,8 +17,8 @@ from django.core.exceptions import ValidationError
 from ingest.explorer import Filters
 from ingest.models import DataMode, Environment, Outcome, ServiceTier
 from ingest.ranges import EARLIEST_DAY, day_range
-from ingest.selectors import day_start
 from opsmeter_site.lib.formats import count, milliseconds, usd_exact
+from opsmeter_site.lib.periods import day_start
 from workspaces.models import ApiKey
 
 ANY = [("", "Any")]

@@ -15,7 +15,7 @@ from ingest.price_book import Explanation, PriceBook
 from ingest.price_names import Rule
 from ingest.price_tables import Price
 from ingest.pricing import current_book, look_again
-from ingest.selectors import day_start
+from opsmeter_site.lib.periods import day_start
 from workspaces.models import Workspace
 
 # Over how many local days, today included, a workspace counts as a user of a model.

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from ingest.selectors import day_start
-from opsmeter_site.lib.periods import QUARTER_HOUR, quarter_hour_of
+from opsmeter_site.lib.periods import QUARTER_HOUR, day_start, quarter_hour_of
 
 RANGE_NAMES = ("today", "7d", "30d", "mtd", "custom")
 DEFAULT_RANGE = "7d"

@@ -20,10 +20,10 @@ from ingest.profiles import SUMS_SQL, Value, attribution, changed_most, figures_
 from ingest.ranges import DayRange
 from ingest.report_details import cells, version_stats
 from ingest.report_rows import OTHER, Bar, Figures, Movers, Percentiles, RefusedSpell, Series, Top, TopRow
-from ingest.selectors import EVERYTHING, Slice, day_start
+from ingest.selectors import EVERYTHING, Slice
 from ingest.snapshots import fetch, snapshot
 from ingest.spans import local_hours
-from opsmeter_site.lib.periods import QUARTER_HOUR
+from opsmeter_site.lib.periods import QUARTER_HOUR, day_start
 
 __all__ = [
     "ATTRIBUTION",

@@ -1,12 +1,11 @@
-"""What of the roll-ups to read, what they add up to, and when a local day begins."""
+"""What of the roll-ups to read, and what they add up to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet, Sum
 
@@ -59,14 +58,6 @@ class Sums:
 def range_sums(workspace_id: UUID, start: datetime, end: datetime, where: Slice = EVERYTHING) -> Sums:
     """What the UTC range `[start, end)`, cut at quarter hours, adds up to."""
     return Sums.of(_between(workspace_id, start, end, where).aggregate(**_aggregates()))
-
-
-def day_start(zone: ZoneInfo, day: date) -> datetime:
-    """The UTC moment at which `day` begins in `zone`.
-
-    Where clocks skip midnight, the moment of the change; where midnight comes twice, the first one.
-    """
-    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
 
 
 def _between(workspace_id: UUID, start: datetime, end: datetime, where: Slice) -> "QuerySet[Rollup]":

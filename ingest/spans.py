@@ -8,8 +8,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from ingest.models import SpanLevel
-from ingest.selectors import day_start
-from opsmeter_site.lib.periods import QUARTER_HOUR
+from opsmeter_site.lib.periods import QUARTER_HOUR, day_start
 
 # No span is longer, also where clocks change: who looks for the spans around a moment need not look further back.
 LONGEST = {

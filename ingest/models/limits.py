@@ -79,8 +79,12 @@ class LimitCrossing(models.Model):
     amount = models.DecimalField(max_digits=24, decimal_places=12, help_text="The limit's amount at that moment.")
     value = models.DecimalField(max_digits=24, decimal_places=12, help_text="The meter after the commit that crossed.")
     crossed_at = models.DateTimeField()
+    claimed_at = models.DateTimeField(
+        null=True, editable=False, help_text="When whoever tells people about it took it; null: nobody yet."
+    )
 
     class Meta:
+        indexes = (models.Index(fields=["id"], condition=models.Q(claimed_at=None), name="crossing_unclaimed"),)
         constraints = (
             # A changed amount is a new promise: its thresholds can be crossed again in the same period.
             models.UniqueConstraint(

@@ -35,10 +35,10 @@ from ingest.price_selectors import (
     waiting_prices,
 )
 from ingest.price_tables import Rates
-from ingest.selectors import day_start
 from ingest.unpriced import inbox, with_suggestions
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.htmx import wants_part
+from opsmeter_site.lib.periods import day_start
 from workspaces.access import WorkspaceAccess, role_includes
 from workspaces.models import Membership, Role, User, Workspace
 from workspaces.pages import workspace_page

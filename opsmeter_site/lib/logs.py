@@ -8,7 +8,7 @@ _SECRET_TEXT = re.compile(
     r"\b(om_(?:live|pat|inv)_[A-Za-z0-9]{8}_)[A-Za-z0-9]+"
     r"|(?i:(bearer\s+))[^\s\"',]+"
     # The links of mails, as they stand in lines about requests.
-    r"|(/accounts/(?:confirm-email|password/reset/key)/)[^\s/?\"']+"
+    r"|(/accounts/(?:confirm-email|password/reset/key)/|/mail/(?:confirm|subscribe|unsubscribe)/)[^\s/?\"']+"
 )
 _SECRET_NAMES = frozenset({"authorization", "x-api-key", "api_key", "apikey", "token", "password", "secret", "cookie"})
 _HIDDEN = "[hidden]"

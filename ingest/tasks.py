@@ -6,7 +6,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from ingest import exports
 from ingest.audit import audit_all
+from ingest.catalog import import_catalogue
 from ingest.hygiene import run_requested_deletions
+from ingest.price_source import read_bundled
 from ingest.retention import purge_all
 from ingest.summaries import summarise_all
 from opsmeter_site.lib.clock import utc_now
@@ -65,3 +67,9 @@ def delete_old_exports() -> None:
 def delete_requested_rows() -> None:
     """Delete the test and demo rows that somebody has asked to delete."""
     run_requested_deletions()
+
+
+@shared_task(name="ingest.import_prices")  # type: ignore[untyped-decorator]
+def import_prices() -> None:
+    """Bring the catalogue to what the installed price list says; a list that cannot be read changes nothing."""
+    import_catalogue(read_bundled())

@@ -9,6 +9,8 @@ _MINUTE = 60
 _HOUR = 3_600
 # How long somebody who asked on a page waits at most until work begins.
 _SOON = 5.0
+# How often crossings and messages are looked for: people hear of money within seconds.
+_AT_ONCE = 1.0
 
 BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "heartbeat": {
@@ -40,6 +42,36 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "ingest.delete_old_exports",
         "schedule": crontab(minute=37),
         "options": {"expires": _HOUR},
+    },
+    "notice": {
+        "task": "alerts.notice",
+        "schedule": _AT_ONCE,
+        "options": {"expires": _AT_ONCE, "queue": "alerts"},
+    },
+    "deliver": {
+        "task": "alerts.deliver",
+        "schedule": _AT_ONCE,
+        "options": {"expires": _AT_ONCE, "queue": "alerts"},
+    },
+    "recover": {
+        "task": "alerts.recover",
+        "schedule": _SOON,
+        "options": {"expires": _SOON, "queue": "alerts"},
+    },
+    "report": {
+        "task": "alerts.report",
+        "schedule": _SOON,
+        "options": {"expires": _SOON, "queue": "reports"},
+    },
+    "evaluate-rules": {
+        "task": "alerts.evaluate_rules",
+        "schedule": crontab(),
+        "options": {"expires": _MINUTE, "queue": "reports"},
+    },
+    "import-prices": {
+        "task": "ingest.import_prices",
+        "schedule": crontab(hour=4, minute=10),
+        "options": {"expires": 6 * _HOUR},
     },
     "audit-ledgers": {
         "task": "ingest.audit_ledgers",

@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "ingest",
     "budgets",
     "billing",
+    "alerts",
     "opsmeter_site",
 ]
 
@@ -252,13 +253,23 @@ STORAGES = {
 # --- Mail -----------------------------------------------------------------------------------------------------------
 
 OUTBOX_DIR = DATA_DIR / "outbox"
-if OPSMETER_ENV == "local" and not env.str("EMAIL_URL", ""):
+# One of Anymail's providers, such as "postmark", with its own settings: ANYMAIL=POSTMARK_SERVER_TOKEN=…
+ANYMAIL_PROVIDER = env.str("ANYMAIL_PROVIDER", "")
+if ANYMAIL_PROVIDER:
+    INSTALLED_APPS.append("anymail")
+    ANYMAIL = env.dict("ANYMAIL", default={})
+    EMAIL_BACKEND = f"anymail.backends.{ANYMAIL_PROVIDER}.EmailBackend"
+elif OPSMETER_ENV == "local" and not env.str("EMAIL_URL", ""):
     EMAIL_BACKEND = "opsmeter_site.console.outbox.OutboxBackend"
 else:
     EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
     vars().update(EMAIL_CONFIG)
 # Some mail goes out while somebody waits for a page.
 EMAIL_TIMEOUT = 10
+# Where this installation is reached: what links in mails and messages begin with.
+OPSMETER_URL = env.str("OPSMETER_URL", "http://127.0.0.1:8000").rstrip("/")
+# Hosts that channels may call although they are private or speak plain HTTP; for tests and closed networks.
+CHANNEL_HOSTS_ALLOWED = env.list("CHANNEL_HOSTS_ALLOWED", default=[])
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "Opsmeter <opsmeter@localhost>")
 
 # --- API ------------------------------------------------------------------------------------------------------------

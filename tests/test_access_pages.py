@@ -4,6 +4,7 @@ People of other workspaces get 404 for every address below `/w/<slug>/`, whateve
 low get 403, and nothing changes.
 """
 
+import json
 from datetime import timedelta
 from decimal import Decimal
 
@@ -11,6 +12,23 @@ import pytest
 from django.test import Client
 from django.urls import get_resolver, reverse
 
+from alerts import outgoing
+from alerts.channels import webhook
+from alerts.models import (
+    Action,
+    Alert,
+    Channel,
+    ChannelKind,
+    Delivery,
+    DeliveryState,
+    MailOptOut,
+    MailTopic,
+    OptOutReason,
+    Recipient,
+    Report,
+    ReportKind,
+    Rule,
+)
 from ingest.explorer import Cursor, Filters, Position
 from ingest.export_files import Outline
 from ingest.export_rows import Wish
@@ -20,6 +38,7 @@ from ingest.overrides import add_override
 from ingest.price_tables import UnitPrices
 from opsmeter_site.console.urls import page_urlpatterns
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.sealed import seal
 from tests.factories import UserFactory, make_cast, token_for
 from tests.ledger import new_event, store_events
 from workspaces.access import ROLE_ORDER
@@ -47,6 +66,16 @@ TABLE = {
     "export-cancel": (NOBODY, ADMIN),
     "export-retry": (NOBODY, ADMIN),
     "export-delete": (ADMIN, ADMIN),
+    "alerts": (VIEWER, NOBODY),
+    "alerts-change": (NOBODY, MEMBER),
+    "alert": (VIEWER, NOBODY),
+    "alert-change": (NOBODY, MEMBER),
+    "alert-note": (NOBODY, MEMBER),
+    "reports": (VIEWER, NOBODY),
+    "report": (VIEWER, NOBODY),
+    "deliveries": (VIEWER, NOBODY),
+    "delivery": (VIEWER, NOBODY),
+    "delivery-retry": (NOBODY, ADMIN),
     "prices": (VIEWER, NOBODY),
     "price": (VIEWER, NOBODY),
     "price-test": (VIEWER, NOBODY),
@@ -58,6 +87,32 @@ TABLE = {
     "settings-leave": (VIEWER, VIEWER),
     "settings-budgets": (VIEWER, ADMIN),
     "settings-budgets-preview": (VIEWER, ADMIN),
+    "settings-alerts": (VIEWER, ADMIN),
+    "settings-rules": (VIEWER, ADMIN),
+    "settings-rule-new": (ADMIN, ADMIN),
+    "settings-rule": (ADMIN, ADMIN),
+    "settings-rule-delete": (ADMIN, ADMIN),
+    "settings-summaries": (VIEWER, NOBODY),
+    "settings-summaries-asked": (VIEWER, NOBODY),
+    "settings-summary": (NOBODY, ADMIN),
+    "settings-summary-moments": (VIEWER, NOBODY),
+    "settings-summary-preview": (NOBODY, ADMIN),
+    "settings-summary-send": (NOBODY, ADMIN),
+    "settings-channels": (VIEWER, NOBODY),
+    "settings-channel-new": (ADMIN, ADMIN),
+    "settings-channel": (VIEWER, ADMIN),
+    "settings-channel-address": (ADMIN, ADMIN),
+    "settings-channel-test": (NOBODY, ADMIN),
+    "settings-channel-pause": (NOBODY, ADMIN),
+    "settings-channel-resume": (NOBODY, ADMIN),
+    "settings-channel-rotate": (ADMIN, ADMIN),
+    "settings-channel-delete": (ADMIN, ADMIN),
+    "settings-recipients": (VIEWER, ADMIN),
+    "settings-recipients-mine": (NOBODY, VIEWER),
+    "settings-recipient-roles": (NOBODY, ADMIN),
+    "settings-recipient-ask": (NOBODY, ADMIN),
+    "settings-recipient-remove": (ADMIN, ADMIN),
+    "settings-recipient-lift": (NOBODY, ADMIN),
     "settings-members": (VIEWER, ADMIN),
     "settings-member-role": (ADMIN, ADMIN),
     "settings-member-remove": (ADMIN, ADMIN),
@@ -108,6 +163,37 @@ def test_no_two_addresses_have_one_name():
     assert len(names) == len(set(names))
 
 
+def told(workspace, owner):
+    """One of everything that alerts and summaries leave behind."""
+    now = utc_now()
+    window = {"window_start": now, "window_end": now}
+    alert = Alert.objects.create(
+        workspace=workspace, kind="unpriced_model", severity="info", title="No price", handling="sent", **window
+    )
+    config = webhook.with_new_secret({"url": "https://hooks.example.com/opsmeter"}, now)
+    sealed = seal(json.dumps(config))
+    channel = Channel.objects.create(workspace=workspace, kind=ChannelKind.WEBHOOK, name="Own", sealed=sealed)
+    delivery = outgoing.queue(channel, Action.ALERT, alerts=[alert])
+    Delivery.objects.filter(pk=delivery.pk).update(state=DeliveryState.FAILED)
+    days = {"first_day": now.date(), "last_day": now.date(), "starts_at": now, "ends_at": now, "due_at": now}
+    report = Report.objects.create(workspace=workspace, kind=ReportKind.DAILY, zone="UTC", **days)
+    rule = Rule.objects.create(workspace=workspace, kind="unit_cost", dimension="model", threshold_usd=1)
+    moved = {"created_at": now - timedelta(hours=1), "asked_at": now - timedelta(hours=1)}
+    recipient = Recipient.objects.create(workspace=workspace, email="bob@example.org", added_by=owner, **moved)
+    refused = {"topic": MailTopic.ALERTS, "reason": OptOutReason.UNDELIVERABLE}
+    opt_out = MailOptOut.objects.create(workspace=workspace, email="eve@example.org", **refused)
+    return {
+        "alert_id": alert.pk,
+        "channel_id": channel.pk,
+        "delivery_id": delivery.pk,
+        "report_id": report.pk,
+        "rule_id": rule.pk,
+        "recipient_id": recipient.pk,
+        "opt_out_id": opt_out.pk,
+        "kind": ReportKind.DAILY.value,
+    }
+
+
 class Place:
     """A workspace with one of everything that an address can name; the owner made all of it."""
 
@@ -140,6 +226,7 @@ class Place:
             "token_id": AccessToken.objects.filter(user=owner).latest("pk").pk,
             "mode": DataMode.TEST.value,
             "scope": "workspace",
+            **told(workspace, owner),
         }
 
     def address(self, name, **things):
@@ -201,7 +288,23 @@ def test_what_only_operators_may_do(places, committed, name):
 
 
 @pytest.mark.parametrize(
-    "thing", ["event_id", "job_id", "price_id", "key_id", "token_id", "member_id", "invitation_id"]
+    "thing",
+    [
+        "event_id",
+        "job_id",
+        "price_id",
+        "key_id",
+        "token_id",
+        "member_id",
+        "invitation_id",
+        "alert_id",
+        "channel_id",
+        "delivery_id",
+        "report_id",
+        "rule_id",
+        "recipient_id",
+        "opt_out_id",
+    ],
 )
 def test_things_of_another_workspace_are_not_there(places, committed, thing):
     here, elsewhere = places

@@ -74,7 +74,7 @@ BODIES = {
 }
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 # Tables of their own: pages of workspaces (test_access_pages), of people (test_access_site), of operators (below).
-ELSEWHERE = ("/w/", "/accounts/", "/workspaces/", "/docs/", "/outbox/", "/invitations/", "/admin/")
+ELSEWHERE = ("/w/", "/accounts/", "/workspaces/", "/docs/", "/outbox/", "/invitations/", "/mail/", "/admin/")
 # The one pattern that stands for many paths, and the path that stands for it.
 CATCH_ALL = r"^v1(?:/[\s\S]*)?\Z"
 

@@ -23,6 +23,7 @@ import pytest
 from django.core.management import call_command, get_commands
 from prometheus_client.metrics import MetricWrapperBase
 
+from alerts import metrics as alert_metrics
 from ingest import metrics
 from ingest.gateway.routes import ROUTES
 from ingest.models import Event
@@ -320,18 +321,21 @@ def running(lines: list[list[str]], environment: dict[str, str], log: Path) -> I
                 process.wait()
 
 
-def test_a_release_and_the_three_programs_of_production_work(production, tmp_path):
+WORKERS = 3
+
+
+def test_a_release_and_the_programs_of_production_work(production, tmp_path):
     for words in commands_of(block("release")):
         run_line(words, production, *MORE.get(words[2], []))
     lines = commands_of(block("programs"))
-    assert [words[2] for words in lines] == ["granian", "celery", "celery"]
+    assert [words[2] for words in lines] == ["granian", *["celery"] * 4]
     port = str(free_port())
     lines[0] = [port if word == "8000" else word for word in lines[0]]
     with running(lines, production, tmp_path) as started:
         wait_until(lambda: is_ready(port), SERVERS_START_SECONDS)
-        wait_until(lambda: b"ready." in (tmp_path / "celery").read_bytes(), SERVERS_START_SECONDS)
+        wait_until(lambda: (tmp_path / "celery").read_bytes().count(b"ready.") == WORKERS, SERVERS_START_SECONDS)
         wait_until(lambda: list(tmp_path.glob("celerybeat-schedule*")), SERVERS_START_SECONDS)
-        assert [process.poll() for process in started] == [None] * 3
+        assert [process.poll() for process in started] == [None] * len(lines)
         # Behind the proxy: plain HTTP is sent to HTTPS, what the proxy says came by TLS is not, and /v1 never is.
         assert status_of(port, "/accounts/login/") == 301
         assert status_of(port, "/accounts/login/", "X-Forwarded-Proto: https") == 200
@@ -339,7 +343,7 @@ def test_a_release_and_the_three_programs_of_production_work(production, tmp_pat
         assert status_of(port, "/internal/metrics") == 404
         assert status_of(port, "/internal/metrics", f"Authorization: Bearer {production['METRICS_TOKEN']}") == 200
         assert status_of(port, "/healthz", "Host: elsewhere.example") == 400
-    assert [process.returncode for process in started] == [0, 0, 0]
+    assert [process.returncode for process in started] == [0] * len(lines)
 
 
 def status_of(port: str, path: str, *headers: str) -> int:
@@ -380,7 +384,7 @@ def test_every_setting_is_in_the_example_and_in_the_readme():
 
 def test_no_variable_is_made_up():
     """What the table names and the settings do not read is read somewhere else."""
-    elsewhere = {"PROMETHEUS_MULTIPROC_DIR", "OPSMETER_URL", "OPSMETER_API_KEY", "OPSMETER_TOKEN"}
+    elsewhere = {"PROMETHEUS_MULTIPROC_DIR", "OPSMETER_API_KEY", "OPSMETER_TOKEN"}
     example = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert example - variables_of_the_settings() == elsewhere
     sources = [path for app in ("opsmeter_site", "billing") for path in (ROOT / app).rglob("*.py")]
@@ -389,7 +393,8 @@ def test_no_variable_is_made_up():
 
 
 def test_every_metric_is_documented():
-    defined = {one._name: one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)}
+    ours = [*vars(metrics).values(), *vars(alert_metrics).values()]
+    defined = {one._name: one for one in ours if isinstance(one, MetricWrapperBase)}
     rows = re.findall(
         r"^\| `(opsmeter_\w+)(?:\{([^}]*)\})?` \|", (ROOT / "docs/operating.md").read_text(), re.MULTILINE
     )

@@ -16,6 +16,7 @@ from django.utils.html import strip_tags
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_GET
 
+from alerts.kinds import KINDS
 from billing.models import Plan
 from opsmeter_site.console.banners import NEXT_PLAN
 from opsmeter_site.console.onboarding import first_key_name
@@ -149,6 +150,7 @@ def docs_page(request: HttpRequest, page: str = "") -> HttpResponse:
     facts = {
         "address": request.build_absolute_uri("/").rstrip("/"),
         "api_key": reader.api_key,
+        "alert_kinds": KINDS,
         "next_plans": SimpleLazyObject(lambda: {plan.name: NEXT_PLAN.get(plan.tier) for plan in plans}),
     }
     context = {**facts, "page": shown, "reader": reader, "plans": plans, "code": CodeBlocks(facts)}

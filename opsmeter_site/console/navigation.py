@@ -21,8 +21,10 @@ class Page:
 MAIN = (
     Page("overview", "Overview", "overview"),
     Page("investigate", "What changed?", "investigate"),
+    Page("alerts", "Alerts", "alerts"),
     Page("versions", "Prompt versions", "versions"),
     Page("requests", "Requests", "requests"),
+    Page("reports", "Summaries", "reports"),
     Page("exports", "Exports", "exports"),
     Page("prices", "Prices", "prices"),
     Page("start", "Get started", "start"),
@@ -30,6 +32,10 @@ MAIN = (
 SETTINGS = (
     Page("settings-general", "General", "settings"),
     Page("settings-budgets", "Budgets", "budgets"),
+    Page("settings-alerts", "Alerts", "alerts"),
+    Page("settings-summaries", "Summaries", "reports"),
+    Page("settings-channels", "Channels", "channels"),
+    Page("settings-recipients", "Recipients", "recipients"),
     Page("settings-keys", "API keys", "keys"),
     Page("settings-members", "Members", "members"),
     Page("settings-tokens", "Access tokens", "tokens"),
@@ -42,6 +48,7 @@ SETTINGS = (
 class Link:
     """A page as one person sees it in one workspace."""
 
+    name: str
     label: str
     icon: str
     url: str
@@ -55,7 +62,9 @@ def links(pages: tuple[Page, ...], access: WorkspaceAccess, path: str) -> list[L
         for page in pages
         if role_includes(access.role, page.minimum)
     }
-    return [Link(page.label, page.icon, url, _is_current(page, url, path)) for page, url in addresses.items()]
+    return [
+        Link(page.name, page.label, page.icon, url, _is_current(page, url, path)) for page, url in addresses.items()
+    ]
 
 
 def _is_current(page: Page, url: str, path: str) -> bool:

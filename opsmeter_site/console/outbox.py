@@ -4,8 +4,10 @@ Whoever reads it can take over any account, by a password reset. So it exists on
 only for browsers on this very machine.
 """
 
+import base64
 import email
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
+from django.views.decorators.clickjacking import xframe_options_sameorigin
 from django.views.decorators.http import require_GET
 
 from opsmeter_site.lib.clock import utc_now
@@ -32,6 +35,13 @@ KEPT = 200  # mails
 SHOWN = 50  # of them in the list
 _NAME = "%Y%m%dT%H%M%S%f"
 _NO_CONTENT = 204
+# A mail is shown as its reader sees it, and may do nothing: no script, no form, no call to anywhere.
+_MAIL_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
+)
+_PICTURES = frozenset({"image/png", "image/jpeg", "image/gif"})
+_CID = re.compile(r"""cid:([^"'\s)>]+)""")
 
 
 class OutboxBackend(BaseEmailBackend):
@@ -51,7 +61,7 @@ class OutboxBackend(BaseEmailBackend):
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A stored mail; `id` names it in addresses."""
+    """A stored mail; `id` names it in addresses. its HTML is read by `_html`."""
 
     id: str
     sent_at: datetime
@@ -59,6 +69,9 @@ class Mail:
     to: str
     subject: str
     text: str
+    has_html: bool
+    unsubscribe: str
+    one_click: str
 
 
 @login_not_required
@@ -80,12 +93,31 @@ def outbox(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_GET
 def outbox_mail(request: HttpRequest, mail_id: str) -> HttpResponse:
-    """One mail as text."""
+    """One mail: as it looks if it has HTML, or with `as=text` as text."""
+    mail = _read(_file(request, mail_id))
+    is_text = not mail.has_html or request.GET.get("as") == "text"
+    return render(request, "console/outbox_mail.html", {"mail": mail, "is_text": is_text})
+
+
+@login_not_required
+@never_cache
+@xframe_options_sameorigin
+@require_GET
+def outbox_mail_html(request: HttpRequest, mail_id: str) -> HttpResponse:
+    """The HTML of a mail by itself, for the frame in its page."""
+    html = _html(_file(request, mail_id))
+    if not html:
+        raise Http404("This mail is text alone.")
+    # Inside the frame a link would lead to a page that refuses to be framed.
+    return HttpResponse(f'<base target="_blank">{html}', headers={"Content-Security-Policy": _MAIL_POLICY})
+
+
+def _file(request: HttpRequest, mail_id: str) -> Path:
     _require_local(request)
     file = next((file for file in _files() if file.stem == mail_id), None)
     if file is None:
         raise Http404("There is no such mail.")
-    return render(request, "console/outbox_mail.html", {"mail": _read(file)})
+    return file
 
 
 _BACKEND = f"{OutboxBackend.__module__}.{OutboxBackend.__name__}"
@@ -113,8 +145,12 @@ def _write_private(path: Path, content: bytes) -> None:
     unfinished.replace(path)
 
 
+def _parsed(file: Path) -> Any:
+    return email.message_from_bytes(file.read_bytes(), _class=ParsedMessage, policy=default)
+
+
 def _read(file: Path) -> Mail:
-    message: Any = email.message_from_bytes(file.read_bytes(), _class=ParsedMessage, policy=default)
+    message = _parsed(file)
     body = message.get_body(preferencelist=("plain",))
     return Mail(
         id=file.stem,
@@ -123,4 +159,22 @@ def _read(file: Path) -> Mail:
         to=message["To"],
         subject=message["Subject"],
         text=body.get_content() if body else "",
+        has_html=message.get_body(preferencelist=("html",)) is not None,
+        unsubscribe=message.get("List-Unsubscribe", ""),
+        one_click=message.get("List-Unsubscribe-Post", ""),
     )
+
+
+def _html(file: Path) -> str:
+    """The HTML of a mail with the pictures that came along inside; empty if it has none."""
+    message = _parsed(file)
+    body = message.get_body(preferencelist=("html",))
+    if body is None:
+        return ""
+    pictures = {
+        str(part["Content-ID"]).strip("<> "): f"data:{part.get_content_type()};base64,"
+        + base64.b64encode(part.get_content()).decode()
+        for part in message.walk()
+        if part["Content-ID"] and part.get_content_type() in _PICTURES
+    }
+    return _CID.sub(lambda found: pictures.get(found[1], found[0]), body.get_content())

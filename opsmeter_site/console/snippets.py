@@ -43,6 +43,7 @@ BLOCKS: Mapping[str, Sequence[str]] = {
     "status_key": ("curl",),
     "toast": ("javascript",),
     "verify": ("shell",),
+    "webhook": ("python", "node"),
 }
 
 

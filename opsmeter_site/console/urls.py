@@ -2,6 +2,7 @@
 
 from django.urls import include, path
 
+import alerts.urls
 import budgets.urls
 import ingest.urls
 import workspaces.urls
@@ -10,6 +11,7 @@ from opsmeter_site.console import docs_pages, onboarding, outbox, overview
 page_urlpatterns = [
     path("", overview.overview, name="overview"),
     path("start/", onboarding.start, name="start"),
+    *alerts.urls.page_urlpatterns,
     *ingest.urls.page_urlpatterns,
     *budgets.urls.page_urlpatterns,
     *workspaces.urls.page_urlpatterns,
@@ -22,5 +24,7 @@ urlpatterns = [
     path("docs/<slug:page>/", docs_pages.docs_page, name="docs-page"),
     path("outbox/", outbox.outbox, name="outbox"),
     path("outbox/<str:mail_id>/", outbox.outbox_mail, name="outbox-mail"),
+    path("outbox/<str:mail_id>/html/", outbox.outbox_mail_html, name="outbox-mail-html"),
+    *alerts.urls.site_urlpatterns,
     *workspaces.urls.site_urlpatterns,
 ]

@@ -153,7 +153,7 @@ class Running:
 
     def _relay(self, output: IO[bytes]) -> None:
         for line in output:
-            say(f"{self.program.name:<6} | {line.decode(errors='replace').rstrip()}")
+            say(f"{self.program.name:<7} | {line.decode(errors='replace').rstrip()}")
 
     def exit_code(self) -> int | None:
         """None while it runs."""

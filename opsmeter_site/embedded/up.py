@@ -80,6 +80,7 @@ def serve(options: UpOptions, folder: DataFolder, processes: Processes, signals:
         raise LocalError("the database could not be prepared; the reason is above")
 
     port = options.port or free_port(options.host)
+    environment.setdefault("OPSMETER_URL", address(options.host, port))
     environment["PROMETHEUS_MULTIPROC_DIR"] = str(empty_metrics_folder(folder))
     with step(f"{UP_STEPS}/{UP_STEPS} Web server, worker and beat"):
         started = [processes.start(program) for program in programs(options, port, folder, environment)]
@@ -111,11 +112,17 @@ def programs(options: UpOptions, port: int, folder: DataFolder, environment: Map
     web += ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "15"]
     web += ["opsmeter_site.wsgi:application"]
     celery = [python, "-m", "celery", "--quiet", "-A", "opsmeter_site"]
-    worker = [*celery, "worker", "--loglevel", "INFO", "--concurrency", "2", "--without-gossip", "--without-mingle"]
+    worker = [*celery, "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle", "--concurrency"]
+    known = {"PYTHONWARNINGS": ROOT_IS_KNOWN} | dict(environment)
     beat = [*celery, "beat", "--loglevel", "WARNING", "--schedule", str(folder.run / "celerybeat-schedule")]
+    # Long work must never make an alert wait, and alerts must never wait for summaries.
+    reports = [*worker, "2", "--queues", "reports", "--hostname", "reports@%h"]
+    alerts = [*worker, "4", "--queues", "alerts", "--hostname", "alerts@%h", "--pool", "threads"]
     return [
         Program("beat", tuple(beat), environment, niceness=BEHIND_WEB),
-        Program("worker", tuple(worker), {"PYTHONWARNINGS": ROOT_IS_KNOWN} | dict(environment), niceness=BEHIND_WEB),
+        Program("worker", (*worker, "2"), known, niceness=BEHIND_WEB),
+        Program("reports", tuple(reports), known, niceness=BEHIND_WEB),
+        Program("alerts", tuple(alerts), known),
         # A worker of granian that is still loading does not hear SIGTERM, and granian says it only once.
         Program("web", tuple(web), {"DATABASE_POOL_SIZE": WEB_CONNECTIONS} | dict(environment), repeat_stop=True),
     ]
@@ -151,10 +158,15 @@ def reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
 
 
+def address(host: str, port: int) -> str:
+    """Where a browser on this machine finds the product."""
+    name = reachable(host)
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}"
+
+
 def announce(options: UpOptions, port: int, demo: Mapping[str, Any]) -> None:
     """Tell the reader, and then the ready file, where it is served and how to sign in."""
-    host = reachable(options.host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = address(options.host, port)
     lines = ["", f"Opsmeter   {url}"]
     if demo:
         lines += [

@@ -45,6 +45,7 @@ _HOUR_OF_QUARTERS = 4
 _SLOW_COMMIT_MS = 100
 # More tasks than this wait only when no worker takes them.
 _LONG_QUEUE = 20
+_QUEUES = ("celery", "alerts", "reports")
 _MUCH_UNPRICED = Decimal("0.01")
 _OLD_CATALOGUE = timedelta(days=35)
 _OUR_ERRORS = ("internal_error", "unavailable")
@@ -189,11 +190,9 @@ def of_scheduler(now: datetime) -> list[Figure]:
 
 
 def of_queue(_now: datetime) -> list[Figure]:
-    """Celery's queue."""
-    waiting = client().llen(f"{settings.REDIS_KEY_PREFIX}:celery:celery")
-    return [
-        Figure("Tasks waiting", formats.count(int(waiting)), "now", tone=WARN if int(waiting) > _LONG_QUEUE else "")
-    ]
+    """Celery's queues together."""
+    waiting = sum(int(client().llen(f"{settings.REDIS_KEY_PREFIX}:celery:{queue}")) for queue in _QUEUES)
+    return [Figure("Tasks waiting", formats.count(waiting), "now", tone=WARN if waiting > _LONG_QUEUE else "")]
 
 
 def of_upkeep(now: datetime) -> list[Figure]:

@@ -19,7 +19,7 @@ from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.operators import mfa, views
 from opsmeter_site.operators.state import recent_state
 
-_ORDER = {label: place for place, label in enumerate(("workspaces", "billing", "budgets", "ingest"))}
+_ORDER = {label: place for place, label in enumerate(("workspaces", "billing", "budgets", "ingest", "alerts"))}
 
 
 class OperatorsSite(admin.AdminSite):

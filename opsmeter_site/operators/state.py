@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 from django.db import connection
 
-from opsmeter_site.operators import figures
+from opsmeter_site.operators import alert_figures, figures
 from opsmeter_site.operators.figures import Figure
 
 logger = structlog.get_logger(__name__)
@@ -83,6 +83,14 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, Part], ...]], ...] = (
             ("Ledger upkeep", figures.of_upkeep),
             ("Jobs", figures.of_jobs),
             ("Prices", figures.of_prices),
+        ),
+    ),
+    (
+        "Alerts",
+        (
+            ("Crossings", alert_figures.of_crossings),
+            ("Messages", alert_figures.of_deliveries),
+            ("Summaries to send", alert_figures.of_reports),
         ),
     ),
     (

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import Exists, Max, OuterRef, QuerySet, Sum
 from rest_framework.renderers import JSONRenderer
 
+from alerts.models import Channel, Delivery, Schedule
 from billing.plans import effective_numbers, overrides_of
 from budgets.selectors import budget_values, workspace_status
 from budgets.serializers import WorkspaceStatusSerializer
@@ -62,6 +63,9 @@ def facts(workspace: Workspace, now: datetime) -> dict[str, Any]:
         "refusals": Refusal.objects.filter(workspace=workspace).order_by("-bucket_start")[:_FEW],
         "unpriced": _unpriced(workspace, now),
         "crossings": _crossings(workspace),
+        "channels": Channel.objects.filter(workspace=workspace).order_by("created_at"),
+        "deliveries": _deliveries(workspace),
+        "schedules": Schedule.objects.filter(workspace=workspace).order_by("kind"),
         "overrides": ModelPrice.objects.filter(workspace=workspace).order_by("-created_at")[:_FEW],
         "trail": workspace.audit_entries.select_related("actor").order_by("-created_at")[:_FEW],
     }
@@ -85,3 +89,8 @@ def _unpriced(workspace: Workspace, now: datetime) -> "QuerySet[Rollup, Any]":
 def _crossings(workspace: Workspace) -> "QuerySet[LimitCrossing]":
     crossings = LimitCrossing.objects.filter(limit__workspace=workspace).select_related("limit")
     return crossings.order_by("-crossed_at")[:_FEW]
+
+
+def _deliveries(workspace: Workspace) -> "QuerySet[Delivery]":
+    deliveries = Delivery.objects.filter(workspace=workspace).select_related("channel")
+    return deliveries.order_by("-created_at")[:_FEW]

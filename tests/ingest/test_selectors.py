@@ -15,8 +15,8 @@ from ingest.models import Rollup
 from ingest.ranges import day_range
 from ingest.report_rows import Figures
 from ingest.rollups import dimensions_key
-from ingest.selectors import EVERYTHING, Slice, Sums, day_start, range_sums
-from opsmeter_site.lib.periods import QUARTER_HOUR
+from ingest.selectors import EVERYTHING, Slice, Sums, range_sums
+from opsmeter_site.lib.periods import QUARTER_HOUR, day_start
 from tests.ledger import NOON, make_event, make_events, make_workspace
 from workspaces.models import Workspace
 

@@ -11,9 +11,15 @@ import pytest
 import redis
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
+from django.core import mail
 
+from alerts import tasks as alert_tasks
+from alerts.models import ReportKind
+from alerts.report_runs import make_report_now
 from ingest import tasks
 from opsmeter_site.celery import app
+from tests.alerts.outbound import queue_mail
+from tests.factories import make_workspace as open_workspace
 from tests.ledger import NOON, make_event, make_workspace
 
 ROOT = Path(__file__).parent.parent.parent
@@ -99,3 +105,26 @@ class TestLedgerTasks:
 
         monkeypatch.setattr(tasks, f"{name}_all", take_too_long)
         {"purge": tasks.purge_expired_rows, "audit": tasks.audit_ledgers}[name]()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAlertTasks:
+    def test_they_may_run_twice(self) -> None:
+        opened = open_workspace("pro")
+        queue_mail(opened.workspace, opened.owner.email)
+        for _ in range(2):
+            alert_tasks.notice()
+            alert_tasks.deliver()
+            alert_tasks.resolve_what_is_over()
+            alert_tasks.report()
+            alert_tasks.evaluate_rules()
+        assert len(mail.outbox) == 1
+
+    def test_summaries_are_sent_where_they_are_made(self) -> None:
+        """A morning's thousands must not stand before an alert."""
+        opened = open_workspace("pro")
+        report = make_report_now(opened.workspace, ReportKind.DAILY, opened.owner, queue_mail=True)
+        alert_tasks.deliver()
+        assert mail.outbox == []
+        alert_tasks.report()
+        assert [one.subject for one in mail.outbox] == [report.title]

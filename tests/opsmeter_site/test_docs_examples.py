@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
+from standardwebhooks import Webhook
 
+from alerts.channels.webhook import with_new_secret
 from billing.plans import Overrides
 from billing.services import change_workspace_plan
 from budgets.examples import STATUS
@@ -20,6 +23,7 @@ from ingest.models import Event
 from opsmeter_site.console.snippets import BLOCKS
 from opsmeter_site.embedded import budget_table, docs_examples
 from opsmeter_site.lib import redis
+from opsmeter_site.lib.clock import utc_now
 from tests.conftest import MODEL, PROVIDER
 from tests.docs import Visitor, new_person
 from tests.factories import token_for
@@ -40,7 +44,7 @@ SENDERS = {"first", "send", "batch", "retry"}
 ANSWERS = {"accepted", "batch_answer", "budget_exceeded", "invalid", "plan_limit", "rate_limited", "status"}
 COMMANDS = {"clean_up", "demo", "otlp", "prices", "status_bearer", "status_key", "verify"}
 MESSAGES = {"client", "messages", "toast"}  # in test_docs_messages.py
-OTHERS = {"change_plan", "payload", "prices_answer"}
+OTHERS = {"change_plan", "payload", "prices_answer", "webhook"}
 
 
 def test_every_block_is_accounted_for():
@@ -62,7 +66,13 @@ def person_of(committed, server) -> Callable[..., Visitor]:
     return make
 
 
-PAGES_OF = {"first": "/docs/", "send": "/docs/rate-limits/", "retry": "/docs/rate-limits/", "batch": "/docs/batches/"}
+PAGES_OF = {
+    "first": "/docs/",
+    "send": "/docs/rate-limits/",
+    "retry": "/docs/rate-limits/",
+    "batch": "/docs/batches/",
+    "webhook": "/docs/alerts/",
+}
 
 
 def code_of(visitor: Visitor, name: str) -> str:
@@ -433,3 +443,36 @@ def test_verify_local_finds_what_the_docs_say_wrongly(reader, client_of):
     ]
     with pytest.raises(budget_table.VerifyError, match="/docs/answers/ has no example accepted-json"):
         said("code-accepted-json", "code-accepted")
+
+
+# --- Webhooks ---------------------------------------------------------------------------------------------------------
+
+CALLS = {
+    "python": "print(is_from_opsmeter({secret!r}, {headers!r}, {body!r}.encode()))",
+    "node": "console.log(isFromOpsmeter({secret!r}, {headers!r}, {body!r}))",
+}
+
+
+@pytest.mark.parametrize("language", ["python", "node"])
+def test_a_webhooks_signature_is_checked(person_of, language):
+    code = code_of(person_of(), f"webhook-{language}")
+    secret = with_new_secret({}, utc_now())["secret"]
+    body, moment = json.dumps({"type": "channel.test", "data": {"title": "Größe {}"}}), utc_now()
+    headers = {
+        "webhook-id": "message-1",
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": f"v1,other {Webhook(secret).sign('message-1', moment, body)}",
+    }
+
+    def answer(**changes: Any) -> str:
+        values = {"secret": secret, "headers": headers, "body": body} | changes
+        return run(language, f"{code}\n{CALLS[language].format(**values)}").strip().lower()
+
+    assert answer() == "true"
+    assert answer(body=body.replace("}", " }", 1)) == "false"
+    old = moment - timedelta(minutes=10)
+    signed_then = headers | {
+        "webhook-timestamp": str(int(old.timestamp())),
+        "webhook-signature": Webhook(secret).sign("message-1", old, body),
+    }
+    assert answer(headers=signed_then) == "false"

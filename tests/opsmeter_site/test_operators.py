@@ -36,6 +36,8 @@ WITHOUT_A_PAGE = {
     "account.EmailConfirmation",  # unused: links are signed
     "socialaccount.SocialApp",  # identity providers are configured through the environment
     "socialaccount.SocialToken",  # secrets, which are not stored
+    "alerts.AlertNote",  # on the page of its alert
+    "alerts.Attempt",  # on the page of its delivery
     "ingest.ExportChunk",  # pieces of files that are their workspaces' only
 }
 

@@ -1,7 +1,9 @@
 """The mail of a local installation, read in the browser."""
 
+import base64
 import re
 import stat
+from email.mime.image import MIMEImage
 from pathlib import Path
 
 import pytest
@@ -51,13 +53,72 @@ def test_links_can_be_followed_and_everything_else_is_only_text(folder):
     assert "&lt;b&gt;Grüße&lt;/b&gt;" in page
 
 
-def test_of_a_mail_with_two_parts_the_text_is_shown(folder):
-    message = EmailMultiAlternatives("Two parts", "The text", None, ["ada@example.com"])
-    message.attach_alternative("<img src=//elsewhere.example/x>", "text/html")
+PNG = b"\x89PNG\r\n\x1a\n-a-picture"
+
+
+def mail_with_parts(html="<p>The <b>HTML</b></p>", **headers):
+    message = EmailMultiAlternatives("Two parts", "The text", None, ["ada@example.com"], headers=headers)
+    message.attach_alternative(html, "text/html")
+    for kind in ("png", "svg+xml"):
+        picture = MIMEImage(PNG, kind)
+        picture["Content-ID"] = f"<chart-{kind}@opsmeter>"
+        message.attach(picture)
     message.send()
+
+
+def frame_of(page_text):
+    """The address of the frame in a mail's page."""
+    return re.search(r'<iframe[^>]* src="([^"]+)"[^>]* sandbox="([^"]*)"', page_text, re.DOTALL).groups()
+
+
+def test_of_a_mail_with_two_parts_both_can_be_seen(folder):
+    mail_with_parts("<p>The <b>HTML</b></p><img src=//elsewhere.example/x>")
     page = opened()
-    assert "The text" in page
     assert "elsewhere.example" not in page
+    assert "The text" not in page
+    address, sandbox = frame_of(page)
+    assert "allow-scripts" not in sandbox
+    assert "allow-same-origin" not in sandbox
+    assert "<b>HTML</b>" in Client().get(address).content.decode()
+    path = address.removesuffix("html/")
+    assert f'href="{path}"' in page
+    assert "The text" in Client().get(f"{path}?as=text").content.decode()
+
+
+def test_the_html_of_a_mail_can_do_nothing(folder):
+    mail_with_parts("<script>alert(1)</script><form action=/accounts/logout/ method=post>")
+    response = Client().get(frame_of(opened())[0])
+    policy = dict(part.split(" ", 1) for part in response["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == policy["form-action"] == policy["base-uri"] == "'none'"
+    assert "script-src" not in policy
+    assert policy["img-src"] == "data:"
+    assert policy["frame-ancestors"] == "'self'"
+    assert policy["sandbox"] == "allow-popups allow-popups-to-escape-sandbox"
+    assert response["X-Frame-Options"] == "SAMEORIGIN"
+
+
+def test_pictures_that_came_along_are_shown_and_nothing_that_could_be_a_program(folder):
+    mail_with_parts('<img src="cid:chart-png@opsmeter"><img src="cid:chart-svg+xml@opsmeter"><img src="cid:other">')
+    html = Client().get(frame_of(opened())[0]).content.decode()
+    assert f"data:image/png;base64,{base64.b64encode(PNG).decode()}" in html
+    assert "cid:chart-svg+xml@opsmeter" in html
+    assert "cid:other" in html
+
+
+def test_the_headers_for_unsubscribing_are_shown(folder):
+    unsubscribe = {"List-Unsubscribe": "<https://ops.example.com/mail/unsubscribe/x/>"}
+    mail_with_parts(**unsubscribe, **{"List-Unsubscribe-Post": "List-Unsubscribe=One-Click"})
+    page = opened()
+    assert "&lt;https://ops.example.com/mail/unsubscribe/x/&gt;" in page
+    assert "List-Unsubscribe=One-Click" in page
+
+
+def test_a_mail_of_text_alone_has_no_html(folder):
+    mail()
+    page = opened()
+    assert "<iframe" not in page
+    path = re.search(r'href="(/outbox/[^"]+)"', Client().get("/outbox/").content.decode())[1]
+    assert Client().get(f"{path}html/").status_code == 404
 
 
 def test_the_files_are_private(folder):
@@ -93,7 +154,7 @@ def test_elsewhere_there_is_no_outbox(folder, settings, environment):
     mail()
     path = re.search(r'href="(/outbox/[^"]+)"', Client().get("/outbox/").content.decode())[1]
     settings.OPSMETER_ENV = environment
-    assert [Client().get(each).status_code for each in ("/outbox/", path)] == [404, 404]
+    assert [Client().get(each).status_code for each in ("/outbox/", path, f"{path}html/")] == [404, 404, 404]
 
 
 def test_other_machines_see_nothing(folder):

@@ -1,10 +1,14 @@
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from celery.schedules import crontab
 from django.conf import settings
 
 from opsmeter_site.celery import app
+from opsmeter_site.embedded.folder import DataFolder
+from opsmeter_site.embedded.preflight import parse_up
+from opsmeter_site.embedded.up import programs
 from opsmeter_site.schedule import BEAT_SCHEDULE
 
 
@@ -17,6 +21,15 @@ def test_beat_reads_this_table() -> None:
 def test_every_entry_names_a_task_that_workers_know(name: str) -> None:
     app.loader.import_default_modules()
     assert BEAT_SCHEDULE[name]["task"] in app.tasks
+
+
+@pytest.mark.parametrize("name", BEAT_SCHEDULE)
+def test_every_queue_has_a_worker(name: str, tmp_path: Path) -> None:
+    """`./opsmeter up` starts one for each; a task on a queue that nobody reads would never run."""
+    options = parse_up(["--data", str(tmp_path)], {})
+    started = programs(options, 1, DataFolder(tmp_path), {})
+    queues = [each.command[each.command.index("--queues") + 1] for each in started if "--queues" in each.command]
+    assert BEAT_SCHEDULE[name]["options"].get("queue", "celery") in ["celery", *queues]
 
 
 @pytest.mark.parametrize("name", BEAT_SCHEDULE)
@@ -34,6 +47,12 @@ def test_how_often_everything_happens() -> None:
         "work-on-exports": 5.0,
         "delete-requested-rows": 5.0,
         "delete-old-exports": crontab(minute=37),
+        "import-prices": crontab(hour=4, minute=10),
+        "notice": 1.0,
+        "deliver": 1.0,
+        "recover": 5.0,
+        "report": 5.0,
+        "evaluate-rules": crontab(),
         "audit-ledgers": crontab(hour=2, minute=40),
     }
 

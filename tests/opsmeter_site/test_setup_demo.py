@@ -1,11 +1,14 @@
 """`manage.py setup_demo`: a first look with data, and credentials again after an interrupted run."""
 
 import json
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth import authenticate
 from django.core.management import call_command
 
+from alerts.models import Report
+from budgets.selectors import budget_values
 from ingest.models import Event
 from workspaces.keys import identify_api_key
 from workspaces.models import User
@@ -22,7 +25,7 @@ def run(capsys):
 @pytest.fixture
 def _no_demo_yet(committed):
     for person in User.objects.filter(email="demo@example.com"):
-        update_user(person, email="former-demo@example.com", acting_user=None)
+        update_user(person, email=f"former-{uuid4()}@example.com", acting_user=None)
 
 
 def test_the_first_run_makes_a_month_of_demo_data_and_working_credentials(capsys):
@@ -35,6 +38,22 @@ def test_the_first_run_makes_a_month_of_demo_data_and_working_credentials(capsys
     assert str(identify_api_key(made["apiKey"]).workspace_id) == made["workspaceId"]
     assert authenticate(username=made["email"], password=made["password"]).is_staff
     assert made["bearerToken"].startswith("om_pat_")
+
+
+def test_the_demo_workspace_has_a_budget_that_counts_its_data(capsys):
+    made = run(capsys)
+
+    budgets = budget_values(UUID(made["workspaceId"]))
+    assert "demo" in budgets.counted_data_modes
+    assert budgets.monthly_limit_usd >= 1
+
+
+def test_the_demo_workspace_has_a_summary_to_read(capsys):
+    made = run(capsys)
+
+    report = Report.objects.get(workspace_id=made["workspaceId"])
+    assert report.title.startswith("Demo")
+    assert list(report.deliveries.values_list("recipient", flat=True)) == [made["email"]]
 
 
 def test_a_later_run_gives_new_credentials_for_the_same_workspace_and_data(capsys):

@@ -3,14 +3,21 @@
 import json
 import secrets
 from argparse import ArgumentParser
+from decimal import ROUND_UP, Decimal
 from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.db import transaction
 
+from alerts.models import ReportKind
+from alerts.report_runs import make_report_now
 from billing.services import open_workspace
+from budgets.services import update_budget_settings
 from ingest.gateway.demo import load_history
-from ingest.models import Event
+from ingest.meters import current_meters
+from ingest.models import DataMode, Event, Measure
+from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.periods import Period
 from workspaces import services
 from workspaces.models import Scope, User, Workspace
 
@@ -19,6 +26,8 @@ OWNER_EMAIL = "demo@example.com"
 PLAN_TIER = "team"
 HISTORY_EVENTS = 1_500
 HISTORY_DAYS = 30
+# So much of the month's budget is spent at first: past the warning, so that the inbox has something to show.
+_SPENT_SHARE = Decimal("0.86")
 _PASSWORD_BYTES = 12
 
 
@@ -37,11 +46,24 @@ class Command(BaseCommand):
         # An interrupted first run has left a workspace without data.
         if not Event.objects.filter(workspace_id=workspace_id).exists():
             load_history(workspace_id, api_key_id, events=HISTORY_EVENTS, days=HISTORY_DAYS)
+            workspace = Workspace.objects.get(pk=workspace_id)
+            _set_budget(workspace)
+            owner = User.objects.get(email=OWNER_EMAIL)
+            make_report_now(workspace, ReportKind.WEEKLY, owner, queue_mail=True)
         if options["json"]:
             self.stdout.write(json.dumps(credentials, default=str))
             return
         for name, value in credentials.items():
             self.stdout.write(f"{name:14} {value}")
+
+
+def _set_budget(workspace: Workspace) -> None:
+    """A monthly budget that counts the demo data."""
+    modes = [DataMode.REAL.value, DataMode.DEMO.value]
+    update_budget_settings(workspace, acting_user=None, counted_data_modes=modes)
+    spent = current_meters(workspace.pk, utc_now()).get((Measure.USD, Period.MONTH), Decimal(0))
+    limit = (spent / _SPENT_SHARE).quantize(Decimal(1), ROUND_UP)
+    update_budget_settings(workspace, acting_user=None, monthly_limit_usd=limit or Decimal(1))
 
 
 @transaction.atomic

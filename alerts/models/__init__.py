@@ -1,0 +1,62 @@
+"""Telling people: the inbox, what each workspace wants, messages on their way, summaries."""
+
+from .alerts import Alert, AlertKind, AlertNote, AlertState, Handling, Severity
+from .deliveries import (
+    UNDER_WAY,
+    Action,
+    Attempt,
+    AttemptOutcome,
+    Channel,
+    ChannelKind,
+    ChannelState,
+    Delivery,
+    DeliveryState,
+)
+from .reports import Report, ReportKind, ReportState, Schedule, Weekday
+from .settings import (
+    DEFAULT_COOLDOWN_SECONDS,
+    AlertSettings,
+    MailOptOut,
+    MailTopic,
+    Mode,
+    OptOutReason,
+    Recipient,
+    Rule,
+    RuleDimension,
+    RuleKind,
+    RulePeriod,
+)
+
+__all__ = [
+    "DEFAULT_COOLDOWN_SECONDS",
+    "UNDER_WAY",
+    "Action",
+    "Alert",
+    "AlertKind",
+    "AlertNote",
+    "AlertSettings",
+    "AlertState",
+    "Attempt",
+    "AttemptOutcome",
+    "Channel",
+    "ChannelKind",
+    "ChannelState",
+    "Delivery",
+    "DeliveryState",
+    "Handling",
+    "MailOptOut",
+    "MailTopic",
+    "Mode",
+    "OptOutReason",
+    "Recipient",
+    "Report",
+    "ReportKind",
+    "ReportState",
+    "Rule",
+    "RuleDimension",
+    "RuleKind",
+    "RulePeriod",
+    "Schedule",
+    "Severity",
+    "Weekday",
+]

@@ -14,7 +14,7 @@ from tests.together import run_together
 _PATIENCE_SECONDS = 20
 
 
-def _alone(call: Callable[[], Any]) -> Any:
+def alone(call: Callable[[], Any]) -> Any:
     """What `call` answers or which refusal it raises, in a thread that leaves no connection behind."""
     try:
         return call()
@@ -26,7 +26,7 @@ def _alone(call: Callable[[], Any]) -> Any:
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
     """Run the calls in threads of their own, released together; each result is a value or the refusal it raised."""
-    return run_together(*(partial(_alone, call) for call in calls))
+    return run_together(*(partial(alone, call) for call in calls))
 
 
 def while_uncommitted(first: Callable[[], Any], second: Callable[[], Any]) -> Any:
@@ -34,7 +34,7 @@ def while_uncommitted(first: Callable[[], Any], second: Callable[[], Any]) -> An
     with ThreadPoolExecutor(1) as threads:
         with transaction.atomic():
             first()
-            later = threads.submit(_alone, second)
+            later = threads.submit(alone, second)
             _wait_for_a_blocked_session()
         return later.result(_PATIENCE_SECONDS)
 

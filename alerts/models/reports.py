@@ -33,7 +33,7 @@ class Weekday(models.IntegerChoices):
 class Schedule(models.Model):
     """When a workspace gets one kind of summary, by its own clocks.
 
-    `next_day` is the cursor: the first local day (executive: UTC day) that no report covers yet. `next_due_at` follows
+    `next_day` is the cursor, a local day: the next report is sent on the first send day after it. `next_due_at` follows
     from it, the zone, the send time and the weekday; beat asks for that alone.
     """
 

@@ -40,8 +40,8 @@ def reports(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         "kind": kind,
         "state": state,
         "is_first": "cursor" not in request.GET,
-        "newest_query": f"?{urlencode(chosen)}",
-        "older_query": f"?{urlencode(chosen | {'cursor': page.older})}" if page.older else "",
+        "newest": f"?{urlencode(chosen)}",
+        "older": f"?{urlencode(chosen | {'cursor': page.older})}" if page.older else "",
         "first_due": None if page.reports else listing.first_due(access.workspace.pk),
     }
     return render(request, "alerts/reports.html", context)

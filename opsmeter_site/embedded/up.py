@@ -23,6 +23,7 @@ RESTART_PAUSES = (0.5, 1, 2, 5)  # seconds before the first, second, … restart
 STEADY_SECONDS = 60.0  # after which a restart counts as the first again
 WEB_CONNECTIONS = "10"  # of Django, in each server process; its 64 threads would otherwise keep one each
 BEHIND_WEB = 10  # niceness: whoever waits for an answer comes first
+LAST = 19  # thousands of summaries that are due in one minute take what the others leave
 ROOT_IS_KNOWN = "ignore:You're running the worker with superuser privileges"
 DEMO_KEYS = ("email", "password", "workspaceId", "workspaceSlug", "apiKey", "bearerToken")
 
@@ -121,7 +122,7 @@ def programs(options: UpOptions, port: int, folder: DataFolder, environment: Map
     return [
         Program("beat", tuple(beat), environment, niceness=BEHIND_WEB),
         Program("worker", (*worker, "2"), known, niceness=BEHIND_WEB),
-        Program("reports", tuple(reports), known, niceness=BEHIND_WEB),
+        Program("reports", tuple(reports), known, niceness=LAST),
         Program("alerts", tuple(alerts), known),
         # A worker of granian that is still loading does not hear SIGTERM, and granian says it only once.
         Program("web", tuple(web), {"DATABASE_POOL_SIZE": WEB_CONNECTIONS} | dict(environment), repeat_stop=True),

@@ -38,7 +38,7 @@ from opsmeter_site.lib.errors import NotAllowed
 from tests.factories import make_cast, make_workspace
 from tests.killed import run_and_kill
 from tests.ledger import make_event
-from tests.races import _alone, at_once
+from tests.races import alone, at_once
 from workspaces.models import AuditEntry, Workspace
 
 DAILY, WEEKLY, EXECUTIVE = ReportKind
@@ -217,9 +217,9 @@ class TestTogether:
                 cursor.execute("LOCK TABLE ingest_rollup IN ACCESS EXCLUSIVE MODE")
                 makers = []
                 for attempt in (1, 2):
-                    makers.append(threads.submit(_alone, partial(make_due_reports, SOON)))
+                    makers.append(threads.submit(alone, partial(make_due_reports, SOON)))
                     _wait_for_attempt(report, attempt)
-                    threads.submit(_alone, partial(_end_lease, report)).result()
+                    threads.submit(alone, partial(_end_lease, report)).result()
             assert sorted(maker.result() for maker in makers) == [0, 1]
         assert Delivery.objects.filter(report=report).count() == 1
 

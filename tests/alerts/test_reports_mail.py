@@ -246,7 +246,7 @@ def test_the_chart_is_small_and_sharp_and_its_words_say_what_it_shows(kind):
     content = full_content(kind)
     (image,) = report_mail(report_with(content), LEAVE).images
     assert len(image.png) <= 30_000
-    drawn = Image.open(BytesIO(image.png))
+    drawn = Image.open(BytesIO(image.png)).convert("RGBA")
     assert drawn.size == (2 * chart.WIDTH, 2 * chart.HEIGHT)
     assert drawn.getpixel((0, 0))[3] == 0
     words = chart.alternative_text(content)

@@ -183,6 +183,9 @@ class ReportAdmin(WorkspaceFilterMixin, FactsAdmin):
         ("attempts_made", "next_attempt_at", "last_error"),
     )
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Report]:
+        return super().get_queryset(request).defer("content")
+
     def has_act_permission(self, request: HttpRequest) -> bool:
         return operator_of(request).has_perm("alerts.change_report")
 
@@ -191,12 +194,12 @@ class ReportAdmin(WorkspaceFilterMixin, FactsAdmin):
         failed = list(rows.filter(state=ReportState.FAILED))
         for report in failed:
             retry_report(report, acting_user=operator_of(request))
-        messages.success(request, f"To be made again: {len(failed)} summaries.")
+        messages.success(request, f"Summaries to be made again: {len(failed)}.")
 
     @admin.action(description="Send again: messages of the selected summaries that failed", permissions=["act"])
     def send_again(self, request: HttpRequest, rows: QuerySet[Report]) -> None:
         sent = [operator_services.send_again(report, acting_user=operator_of(request)) for report in rows]
-        messages.success(request, f"On their way again: {sum(sent)} messages.")
+        messages.success(request, f"Messages on their way again: {sum(sent)}.")
 
 
 def _do_each(request: HttpRequest, rows: QuerySet[Any], deed: Callable[..., object], done: str) -> None:

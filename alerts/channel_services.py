@@ -72,7 +72,7 @@ def create_channel(
     channel = Channel(workspace=workspace, kind=kind, created_by=acting_user, **_checked(kind, wishes))
     _set_config(channel, config)
     _save(channel)
-    _record("channel.created", channel, acting_user, _told(channel))
+    _record("channel.created", channel, acting_user, _for_audit(channel))
     return channel, config.get("secret", "")
 
 
@@ -80,10 +80,10 @@ def create_channel(
 def update_channel(channel: Channel, wishes: ChannelWishes, *, acting_user: User) -> Channel:
     """Another name, severity, or choice of messages. Raises `InvalidInput`."""
     stored = _locked(channel)
-    old = _told(stored)
+    old = _for_audit(stored)
     for name, value in _checked(ChannelKind(stored.kind), wishes).items():
         setattr(stored, name, value)
-    new = _told(stored)
+    new = _for_audit(stored)
     if new != old:
         _save(stored)
         _record("channel.changed", stored, acting_user, {"old": old, "new": new})
@@ -151,8 +151,7 @@ def _save(channel: Channel) -> None:
 def _require_plan(workspace: Workspace, kind: str) -> None:
     plan = plan_features(workspace.pk)
     if kind != ChannelKind.EMAIL and not plan.has_integrations:
-        name = plan.name or "current"
-        raise NotAllowed(f"The {name} plan sends messages by e-mail only. Other channels come with the plan Pro.")
+        raise NotAllowed("Channels other than e-mail come with the Pro plan.")
 
 
 # --- On and off -----------------------------------------------------------------------------------------------------
@@ -191,7 +190,7 @@ def delete_channel(channel: Channel, *, acting_user: User) -> None:
     stored = _locked(channel)
     # Those that were queued meanwhile; from here on nobody can commit one.
     _cancel_messages(stored)
-    _record("channel.deleted", stored, acting_user, _told(stored))
+    _record("channel.deleted", stored, acting_user, _for_audit(stored))
     stored.delete()
 
 
@@ -246,14 +245,12 @@ def _begin_test(channel: Channel, user: User) -> Attempt:
 
 @transaction.atomic
 def _end_test(channel: Channel, attempt: Attempt, answer: Answer) -> None:
-    now = utc_now()
-    attempt.outcome, attempt.status_code, attempt.answer = answer.outcome, answer.status_code, answer.text
-    attempt.duration_ms = max(0, int((now - attempt.started_at).total_seconds() * 1_000))
-    attempt.save()
+    attempt.end(answer.outcome, answer.status_code, answer.text)
     mine = Delivery.objects.filter(pk=attempt.delivery_id, attempts_made=1)
     if answer.outcome != AttemptOutcome.SENT:
         mine.update(state=DeliveryState.FAILED, last_error=answer.text)
         return
+    now = utc_now()
     mine.update(state=DeliveryState.SENT, sent_at=now)
     Channel.objects.filter(pk=channel.pk).update(last_sent_at=now)
 
@@ -269,7 +266,7 @@ def _locked(channel: Channel) -> Channel:
     return stored
 
 
-def _told(channel: Channel) -> dict[str, Any]:
+def _for_audit(channel: Channel) -> dict[str, Any]:
     """What the audit trail says of a channel: nothing secret."""
     return {
         "name": channel.name,

@@ -13,11 +13,9 @@ from alerts.alert_mail import alert_mail, notice_mail
 from alerts.messages import AlertItem, Fact, Message
 from alerts.models import Action, Alert, AlertKind, AlertState, ChannelKind, Delivery, Handling, Severity
 from alerts.reports.mail import report_brief, report_mail
-from alerts.topics import topic_of
+from alerts.telling import HELD_BY
 from alerts.unsubscribing import unsubscribe_url
 from workspaces.models import Membership
-
-_HELD_BY = {Handling.COOLDOWN.value: "the cooldown", Handling.QUIET_HOURS.value: "quiet hours"}
 
 
 def compose(delivery: Delivery) -> Message:
@@ -80,12 +78,12 @@ def _note(delivery: Delivery, alerts: Sequence[Alert]) -> str:
     """What happened to the message and its alerts since they arose; empty if nothing."""
     standing = _standing(delivery, alerts)
     until = max((alert.held_until for alert in alerts if alert.held_until), default=None)
-    if delivery.hold not in _HELD_BY or until is None:
+    if delivery.hold not in HELD_BY or until is None:
         has_cleared = any(_has_cleared(delivery, alert) for alert in alerts)
         return f"{standing[0].upper()}{standing[1:]}." if has_cleared else ""
     these = "This was" if len(alerts) == 1 else "These were"
     zone = _zone(delivery)
-    held = f"{these} held by {_HELD_BY[delivery.hold]} until {until.astimezone(zone):%H:%M} ({zone.key})"
+    held = f"{these} held by {HELD_BY[Handling(delivery.hold)]} until {until.astimezone(zone):%H:%M} ({zone.key})"
     return f"{held}; {standing}." if standing else f"{held}."
 
 
@@ -148,7 +146,7 @@ def _channel_off_message(delivery: Delivery) -> Message:
         delivery,
         title=f"The channel {name} was switched off",
         text=(
-            "It refused a message for good, so nothing is sent there any more. "
+            "It refuses messages, or has taken none for two days, so nothing is sent there any more. "
             "Alerts still reach the inbox and the other channels. "
             "Put the channel right, resume it, and send again what was missed."
         ),
@@ -199,7 +197,7 @@ def _message(
         items=items,
         recipient=delivery.recipient,
         unsubscribe_url=(
-            unsubscribe_url(delivery.workspace_id, delivery.recipient, topic_of(delivery)) if is_subscribed else ""
+            unsubscribe_url(delivery.workspace_id, delivery.recipient, delivery.topic) if is_subscribed else ""
         ),
     )
 

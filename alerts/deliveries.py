@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
+from enum import Enum
 from time import monotonic
 from typing import Any
 
 import structlog
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Case, Count, When, prefetch_related_objects
+from django.db.models import Case, Count, F, Q, When, prefetch_related_objects
 
 from alerts.channel_services import config_of
 from alerts.channels import MODULES
@@ -35,7 +36,6 @@ from alerts.models import (
     DeliveryState,
 )
 from alerts.recipients import mail_addresses
-from alerts.topics import topic_of
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import OpsmeterError
 
@@ -47,15 +47,29 @@ ALL_BUT_SUMMARIES = (Action.ALERT, Action.RESOLVE, Action.TEST, Action.CHANNEL_O
 # Longer than a call may take, shorter than anybody would wait for a message that its sender has lost.
 LEASE = timedelta(seconds=60)
 # Sending is waiting: threads are many, so that receivers that hang leave enough of them.
-THREADS = 32
-# All mail goes through one server: while that hangs, half of the threads go on calling others.
-MOST_MAILS = THREADS // 2
+THREADS = 48
+# All mail goes through one server, and who has failed to answer often hangs again: a third of the threads for each,
+# so that the rest goes on calling others.
+MOST_MAILS = MOST_REPEATS = THREADS // 3
 # One receiver gets so many calls at once, so that a dead one does not hold up the rest.
 MOST_OF_ONE_CHANNEL = 4
 # How many rows a claim looks at; those of a channel that is busy are left to a later claim.
 _LOOKED_AT = 100
 # While a receiver takes its time, new messages are looked for so often.
 _LOOK_AGAIN_SECONDS = 0.2
+# First attempts. What has been put off since it was queued waits for a receiver that has failed to take other messages.
+_IS_FIRST = Q(attempts_made=0) & (~Q(hold="") | Q(next_attempt_at__lte=F("created_at") + timedelta(seconds=1)))
+
+
+class _Lane(Enum):
+    """What shares threads."""
+
+    FIRST = "first attempts"
+    REPEAT = "repeated attempts"
+    MAIL = "mail"
+
+
+_MOST = {_Lane.FIRST: THREADS, _Lane.REPEAT: MOST_REPEATS, _Lane.MAIL: MOST_MAILS}
 
 # One claimer a process is enough, as it has threads of its own; a second task that comes meanwhile has nothing to do.
 _claiming = threading.Lock()
@@ -91,23 +105,22 @@ def deliver_due(seconds: float, actions: Collection[Action] = tuple(Action)) -> 
 def _claim(under_way: Iterable[Claim], actions: Collection[Action]) -> list[Claim]:
     """Take the next messages: first attempts before repeated ones, then those that have waited longest."""
     now = utc_now()
-    kinds = Counter(claim.delivery.channel_kind for claim in under_way)
-    room = THREADS - kinds.total()
-    if room <= 0:
+    lanes = Counter(_lane(claim.delivery) for claim in under_way)
+    if lanes.total() >= THREADS:
         return []
-    mails = MOST_MAILS - kinds[ChannelKind.EMAIL]
     with transaction.atomic():
         busy = _calls_by_channel(now)
         due = (
             Delivery.objects.filter(state__in=UNDER_WAY, next_attempt_at__lte=now, action__in=actions)
             .exclude(channel__in=[pk for pk, calls in busy.items() if calls >= MOST_OF_ONE_CHANNEL])
-            .order_by(Case(When(attempts_made=0, then=0), default=1), "next_attempt_at")
+            .annotate(is_repeat=Case(When(_IS_FIRST, then=False), default=True))
+            .order_by("is_repeat", "next_attempt_at")
             .select_related("workspace", "channel", "report", "about", "requested_by")
             .select_for_update(skip_locked=True, of=("self",))
         )
-        if mails <= 0:
+        if lanes[_Lane.MAIL] >= MOST_MAILS:
             due = due.exclude(channel_kind=ChannelKind.EMAIL)
-        return _lease(_chosen(due[:_LOOKED_AT], busy, room, mails), now)
+        return _lease(_chosen(due[:_LOOKED_AT], busy, lanes), now)
 
 
 def _calls_by_channel(now: datetime) -> Counter[Any]:
@@ -116,17 +129,24 @@ def _calls_by_channel(now: datetime) -> Counter[Any]:
     return Counter(dict(sending.values_list("channel").annotate(Count("pk"))))
 
 
-def _chosen(due: Iterable[Delivery], busy: Counter[Any], room: int, mails: int) -> list[Delivery]:
-    """The first `room` of them that leave every channel and the mail server their limits."""
+def _chosen(due: Iterable[Delivery], busy: Counter[Any], lanes: Counter[_Lane]) -> list[Delivery]:
+    """The first of them that there is room for: for each channel, in each lane, and in all."""
     chosen: list[Delivery] = []
     for delivery in due:
-        is_mail = delivery.channel_kind == ChannelKind.EMAIL
-        if len(chosen) == room or busy[delivery.channel_id] >= MOST_OF_ONE_CHANNEL or (is_mail and mails <= 0):
+        lane = _lane(delivery)
+        is_full = lanes.total() >= THREADS or lanes[lane] >= _MOST[lane]
+        if is_full or busy[delivery.channel_id] >= MOST_OF_ONE_CHANNEL:
             continue
         chosen.append(delivery)
         busy[delivery.channel_id] += 1
-        mails -= is_mail
+        lanes[lane] += 1
     return chosen
+
+
+def _lane(delivery: Any) -> _Lane:
+    if delivery.channel_kind == ChannelKind.EMAIL:
+        return _Lane.MAIL
+    return _Lane.REPEAT if delivery.is_repeat else _Lane.FIRST
 
 
 def _lease(deliveries: list[Delivery], now: datetime) -> list[Claim]:
@@ -177,7 +197,7 @@ def _obstacle(delivery: Delivery, channel: Channel | None) -> str:
     if delivery.action != Action.REPORT and not delivery.alerts.all():
         return "What it was to tell was deleted."
     if delivery.recipient and delivery.requested_by is None:
-        allowed = mail_addresses(delivery.workspace_id, topic_of(delivery))
+        allowed = mail_addresses(delivery.workspace_id, delivery.topic)
         return "" if delivery.recipient.lower() in allowed else "This address does not get such mail any more."
     return ""
 
@@ -195,7 +215,7 @@ def _our_fault(event: str, delivery: Delivery, error: Exception) -> Answer:
     name = type(error).__name__
     logger.error(event, delivery=str(delivery.pk), error=name)
     text = error.message if isinstance(error, OpsmeterError) else f"Something went wrong on our side ({name})."
-    return Answer(AttemptOutcome.RETRY, None, text)
+    return Answer(AttemptOutcome.RETRY, None, text, is_message_fault=True)
 
 
 def _record_done(under_way: dict[Future[Answer], Claim], seconds: float | None) -> None:

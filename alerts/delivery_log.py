@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
-from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery
 
 from alerts.models import UNDER_WAY, Action, Alert, Attempt, Channel, Delivery, DeliveryState
-from alerts.recipients import Eyes, eyes_of
+from alerts.recipients import VisibleAddresses, visible_addresses
+from opsmeter_site.lib.cursors import Cursor
 from opsmeter_site.lib.errors import NotFound
 from workspaces.access import WorkspaceAccess
 from workspaces.models import Workspace
@@ -18,9 +18,6 @@ from workspaces.models import Workspace
 PAGE_ROWS = 50
 # A message that was held may tell a thousand alerts; more than these are only counted.
 MOST_ALERTS = 100
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +96,13 @@ class LogPage:
 def log_page(access: WorkspaceAccess, filters: DeliveryFilters, cursor: str = "") -> LogPage:
     """The newest messages, or those after `cursor`; a cursor that makes no sense is the first page."""
     rows = _with_words(access.workspace).filter(**filters.conditions()).order_by("-created_at", "-pk")
-    after = _read_cursor(cursor)
-    if after is not None:
-        moment, pk = after
-        # The first condition says nothing new; the index begins with it.
-        rows = rows.filter(Q(created_at__lte=moment) & (Q(created_at__lt=moment) | Q(pk__lt=pk)))
+    if after := Cursor.decode(cursor):
+        rows = rows.filter(after.beyond("created_at"))
     found = list(rows[: PAGE_ROWS + 1])
-    eyes = eyes_of(access)
-    lines = [_line(row, eyes) for row in found[:PAGE_ROWS]]
-    has_more = len(found) > PAGE_ROWS
-    return LogPage(lines, _cursor(lines[-1].delivery) if has_more else "")
+    visible = visible_addresses(access)
+    lines = [_line(row, visible) for row in found[:PAGE_ROWS]]
+    last = found[PAGE_ROWS - 1] if len(found) > PAGE_ROWS else None
+    return LogPage(lines, Cursor(last.created_at, last.pk).encode() if last else "")
 
 
 def line_of(access: WorkspaceAccess, delivery_id: UUID) -> Line:
@@ -116,7 +110,7 @@ def line_of(access: WorkspaceAccess, delivery_id: UUID) -> Line:
     row = _with_words(access.workspace).filter(pk=delivery_id).first()
     if row is None:
         raise NotFound("There is no such message.")
-    return _line(row, eyes_of(access))
+    return _line(row, visible_addresses(access))
 
 
 def attempts_of(line: Line) -> list[Attempt]:
@@ -142,11 +136,13 @@ def _with_words(workspace: Workspace) -> QuerySet[Delivery]:
     told = Alert.objects.filter(deliveries=OuterRef("pk")).order_by("opened_at", "pk")
     number = told.order_by().values(row=F("deliveries")).annotate(number=Count("pk")).values("number")
     rows = Delivery.objects.filter(workspace=workspace).select_related("channel", "report", "about", "requested_by")
+    # What a summary says is long, and not said here.
+    rows = rows.defer("report__content")
     return rows.annotate(first_title=Subquery(told.values("title")[:1]), alert_number=Subquery(number))
 
 
-def _line(row: Any, eyes: Eyes) -> Line:
-    return Line(row, _about(row), receiver(row, eyes), error_text(row, eyes))
+def _line(row: Any, visible: VisibleAddresses) -> Line:
+    return Line(row, _about(row), receiver(row, visible), error_text(row, visible))
 
 
 def _about(row: Any) -> str:
@@ -165,16 +161,16 @@ def _about(row: Any) -> str:
     return f"{resolved}{row.first_title}{more}"
 
 
-def receiver(delivery: Delivery, eyes: Eyes) -> str:
+def receiver(delivery: Delivery, visible: VisibleAddresses) -> str:
     """Who or what a message goes to."""
     if delivery.recipient:
-        return eyes.shown(delivery.recipient)
+        return visible.shown(delivery.recipient)
     return delivery.channel.name if delivery.channel else "a channel that was deleted"
 
 
-def error_text(delivery: Delivery, eyes: Eyes) -> str:
+def error_text(delivery: Delivery, visible: VisibleAddresses) -> str:
     """Why a message did not go out last time; mail servers' answers quote addresses."""
-    return _without_address(delivery.last_error, delivery.recipient, receiver(delivery, eyes))
+    return _without_address(delivery.last_error, delivery.recipient, receiver(delivery, visible))
 
 
 def _without_address(text: str, recipient: str, shown: str) -> str:
@@ -182,18 +178,6 @@ def _without_address(text: str, recipient: str, shown: str) -> str:
     if not recipient or shown == recipient:
         return text
     return re.sub(re.escape(recipient), shown, text, flags=re.IGNORECASE)
-
-
-def _cursor(delivery: Delivery) -> str:
-    return f"{(delivery.created_at - _EPOCH) // _MICROSECOND}-{delivery.pk.hex}"
-
-
-def _read_cursor(text: str) -> tuple[datetime, UUID] | None:
-    microseconds, _, pk = text.partition("-")
-    try:
-        return _EPOCH + int(microseconds) * _MICROSECOND, UUID(pk)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _uuid(text: str) -> UUID | None:

@@ -1,7 +1,7 @@
 """What an answer means for a message: sent, tried again later, or given up."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -22,7 +22,6 @@ from alerts.models import (
     MailOptOut,
     OptOutReason,
 )
-from alerts.topics import topic_of
 from opsmeter_site.lib.clock import utc_now
 
 logger = structlog.get_logger(__name__)
@@ -31,6 +30,8 @@ _HOUR = 3_600
 # Seconds after the first, second, … failed attempt; then hourly, for two days in all.
 PAUSES = (10, 30, 120, 600, 1_800, *[_HOUR] * 47)
 LONGEST_PAUSE = _HOUR
+# A refusal that may pass is believed when it has come so often: with these pauses after almost three minutes.
+REFUSALS_BELIEVED = 4
 _LONGEST_ERROR = 500
 
 
@@ -57,7 +58,9 @@ def record(claim: Claim, answer: Answer | None, reason: str = "") -> None:
         if _is_ours(stored, claim):
             _end(stored, DeliveryState.CANCELLED, reason)
         return
-    _keep(claim.attempt, answer)
+    # PostgreSQL stores no NUL.
+    answer = _believed(stored, replace(answer, text=answer.text.replace("\0", "")))
+    claim.attempt.end(answer.outcome, answer.status_code, answer.text)
     ATTEMPTS.labels(stored.channel_kind, answer.outcome.value).inc()
     if answer.outcome == AttemptOutcome.SENT:
         _note_sent(stored)
@@ -65,18 +68,19 @@ def record(claim: Claim, answer: Answer | None, reason: str = "") -> None:
         if answer.outcome == AttemptOutcome.REFUSED:
             _refuse(stored, claim, answer)
         else:
-            _try_again(stored, answer)
+            _try_again(stored, claim, answer)
+
+
+def _believed(stored: Delivery, answer: Answer) -> Answer:
+    """The answer, as one for good if it is a doubted refusal that has been repeated."""
+    if not answer.is_doubted:
+        return answer
+    before = stored.attempts.filter(status_code=answer.status_code).count()
+    return replace(answer, outcome=AttemptOutcome.REFUSED) if before + 1 >= REFUSALS_BELIEVED else answer
 
 
 def _is_ours(stored: Delivery, claim: Claim) -> bool:
     return stored.state == DeliveryState.SENDING and stored.attempts_made == claim.attempt.number
-
-
-def _keep(attempt: Attempt, answer: Answer) -> None:
-    attempt.duration_ms = max(0, int((utc_now() - attempt.started_at).total_seconds() * 1_000))
-    attempt.outcome, attempt.status_code = answer.outcome, answer.status_code
-    attempt.answer = answer.text[:_LONGEST_ERROR]
-    attempt.save()
 
 
 def _note_sent(stored: Delivery) -> None:
@@ -88,9 +92,9 @@ def _note_sent(stored: Delivery) -> None:
         Channel.objects.filter(pk=stored.channel_id).update(last_sent_at=stored.sent_at)
 
 
-def _try_again(stored: Delivery, answer: Answer) -> None:
+def _try_again(stored: Delivery, claim: Claim, answer: Answer) -> None:
     if stored.attempts_made > len(PAUSES):
-        _end(stored, DeliveryState.FAILED, f"Given up after {stored.attempts_made} attempts. {answer.text}")
+        _give_up(stored, claim, answer)
         return
     pause = pause_seconds(stored.attempts_made, answer.retry_after_seconds)
     stored.state, stored.last_error = DeliveryState.WAITING, answer.text[:_LONGEST_ERROR]
@@ -98,6 +102,14 @@ def _try_again(stored: Delivery, answer: Answer) -> None:
     stored.save(update_fields=["state", "last_error", "next_attempt_at"])
     if stored.channel_id and stored.channel_kind != ChannelKind.EMAIL:
         _leave_alone(stored.channel_id, answer)
+
+
+def _give_up(stored: Delivery, claim: Claim, answer: Answer) -> None:
+    text = f"Given up after {stored.attempts_made} attempts. {answer.text}"
+    _end(stored, DeliveryState.FAILED, text)
+    took_others = Channel.objects.filter(deliveries=stored, last_sent_at__gt=stored.created_at).exists()
+    if not (took_others or answer.is_message_fault):
+        _switch_off(stored, claim, text)
 
 
 def _leave_alone(channel_id: UUID, answer: Answer) -> None:
@@ -121,20 +133,26 @@ def _refuse(stored: Delivery, claim: Claim, answer: Answer) -> None:
     _end(stored, DeliveryState.FAILED, answer.text)
     if answer.is_recipient_fault:
         _stop_mail_to(stored)
+    elif not answer.is_message_fault:
+        _switch_off(stored, claim, answer.text)
+
+
+def _switch_off(stored: Delivery, claim: Claim, failure: str) -> None:
     # Whoever tests a channel sees the answer.
-    elif stored.channel_id and not answer.is_message_fault and stored.action != Action.TEST:
-        channel = Channel.objects.select_for_update().get(pk=stored.channel_id)
-        was = claim.delivery.channel
-        # One that was changed meanwhile deserves another chance.
-        if was is not None and channel.sealed == was.sealed:
-            channel_services.switch_off(channel, answer.text)
+    if stored.channel_id is None or stored.action == Action.TEST:
+        return
+    channel = Channel.objects.select_for_update().get(pk=stored.channel_id)
+    was = claim.delivery.channel
+    # One that was changed meanwhile deserves another chance.
+    if was is not None and channel.sealed == was.sealed:
+        channel_services.switch_off(channel, failure)
 
 
 def _stop_mail_to(stored: Delivery) -> None:
     MailOptOut.objects.get_or_create(
         workspace_id=stored.workspace_id,
         email=stored.recipient.lower(),
-        topic=topic_of(stored),
+        topic=stored.topic,
         defaults={"reason": OptOutReason.UNDELIVERABLE},
     )
     logger.warning("recipient_refused", delivery=str(stored.pk))

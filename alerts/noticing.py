@@ -99,7 +99,7 @@ def _raise(audiences: Mapping[UUID, Audience], findings: Sequence[Finding], now:
     known = _known(findings)
     new: dict[UUID, Alert] = {}
     repeated: dict[UUID, Alert] = {}
-    louder: dict[UUID, Alert] = {}
+    risen: dict[UUID, Alert] = {}
     for finding in findings:
         alert = known.get(_key(finding))
         rises = alert is not None and Severity(finding.severity).rank > Severity(alert.severity).rank
@@ -109,11 +109,11 @@ def _raise(audiences: Mapping[UUID, Audience], findings: Sequence[Finding], now:
             continue
         if alert.pk not in new:
             repeated[alert.pk] = alert
-            louder |= {alert.pk: alert} if rises else {}
+            risen |= {alert.pk: alert} if rises else {}
         _repeat(alert, finding, rises=rises)
-    if louder:
-        withdraw(louder.values())
-    envelopes = route(audiences, [*new.values(), *louder.values()], now)
+    if risen:
+        withdraw(risen.values())
+    envelopes = route(audiences, [*new.values(), *risen.values()], now)
     Alert.objects.bulk_create(new.values())
     Alert.objects.bulk_update(repeated.values(), _CHANGED_BY_REPEATS)
     post(envelopes, now)

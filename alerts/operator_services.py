@@ -38,7 +38,7 @@ def run_again(schedule: Schedule, *, acting_user: User) -> str:
         retry_report(report, acting_user=acting_user)
         return "is made again"
     number = send_again(report, acting_user=acting_user)
-    return f"{number} messages are sent again" if number else "was made, and nothing of it is unsent"
+    return f"is sent again to {number} that did not get it" if number else "was made, and nothing of it is unsent"
 
 
 def _last_two(schedule: Schedule, now: datetime) -> tuple[DueReport, DueReport]:

@@ -44,7 +44,7 @@ def members_with_mail(workspace_id: UUID) -> QuerySet[Membership]:
 
 
 @dataclass(frozen=True, slots=True)
-class Eyes:
+class VisibleAddresses:
     """Whose addresses somebody may read: everybody those of members, admins all. As on the members page."""
 
     sees_all: bool
@@ -58,11 +58,11 @@ class Eyes:
         return f"{name[:1]}…@{domain}"
 
 
-def eyes_of(access: WorkspaceAccess) -> Eyes:
+def visible_addresses(access: WorkspaceAccess) -> VisibleAddresses:
     """What this member sees."""
     if role_includes(access.role, Role.ADMIN):
-        return Eyes(True, frozenset())
-    return Eyes(False, frozenset(access.workspace.memberships.values_list("user__email", flat=True)))
+        return VisibleAddresses(True, frozenset())
+    return VisibleAddresses(False, frozenset(access.workspace.memberships.values_list("user__email", flat=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,15 @@ class Readers:
 
 def readers_for(access: WorkspaceAccess) -> Readers:
     """Everybody, as this member may see them; by address."""
-    workspace, eyes = access.workspace, eyes_of(access)
+    workspace, visible = access.workspace, visible_addresses(access)
     opt_outs = {(row.email, row.topic): row for row in MailOptOut.objects.filter(workspace=workspace)}
     members = members_with_mail(workspace.pk).select_related("user").order_by("user__email")
     named = Recipient.objects.filter(workspace=workspace).select_related("added_by").order_by("email")
     listed = {each.user.email for each in members} | {each.email for each in named}
     return Readers(
         [Reader(each.user.email, _topics(each.user.email, opt_outs), each) for each in members],
-        [Reader(eyes.shown(each.email), _topics(each.email, opt_outs), each) for each in named],
-        [(eyes.shown(email), row) for (email, _topic), row in sorted(opt_outs.items()) if email not in listed],
+        [Reader(visible.shown(each.email), _topics(each.email, opt_outs), each) for each in named],
+        [(visible.shown(email), row) for (email, _topic), row in sorted(opt_outs.items()) if email not in listed],
     )
 
 

@@ -35,7 +35,7 @@ _SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Over:
+class _Ended:
     """An alert that no longer holds, and why; `is_recovery` if what was exceeded or reached no longer is."""
 
     alert: Alert
@@ -47,8 +47,7 @@ def recover(now: datetime) -> int:
     """Resolve what no longer holds, and tell it; how many alerts."""
     deadline = monotonic() + _SECONDS
     columns = ("workspace_id", "kind", "severity", "facts", "window_end")
-    ended = {each.alert.workspace_id for each in _over(_may_be_over(now).only(*columns), now)}
-    waiting = sorted(ended)
+    waiting = sorted({each.alert.workspace_id for each in _ended(_may_have_ended(now).only(*columns), now)})
     resolved = 0
     while waiting and monotonic() < deadline:
         with transaction.atomic():
@@ -65,25 +64,25 @@ def closes_at(kind: str, window_end: datetime) -> datetime:
 # --- What is over -----------------------------------------------------------------------------------------------------
 
 
-def _may_be_over(now: datetime) -> QuerySet[Alert]:
+def _may_have_ended(now: datetime) -> QuerySet[Alert]:
     of_rules = Q(kind__in=RULE_KINDS, window_end__lte=now - RULE_ALERTS_STAY_OPEN)
     return Alert.objects.filter(Q(kind__in=LIMIT_KINDS) | of_rules).exclude(state=AlertState.RESOLVED)
 
 
-def _over(alerts: Iterable[Alert], now: datetime) -> list[_Over]:
+def _ended(alerts: Iterable[Alert], now: datetime) -> list[_Ended]:
     """Those that no longer hold, with two queries about all the others' limits and meters."""
     found, running = [], []
     for alert in alerts:
         if closes_at(alert.kind, alert.window_end) > now:
             running.append(alert)
         elif alert.kind in LIMIT_KINDS:
-            found.append(_Over(alert, "A new period began", is_recovery=alert.severity == Severity.CRITICAL))
+            found.append(_Ended(alert, "A new period began", is_recovery=alert.severity == Severity.CRITICAL))
         else:
-            found.append(_Over(alert, "Its time is long over"))
+            found.append(_Ended(alert, "Its time is long over"))
     workspace_ids = {alert.workspace_id for alert in running}
     limits = {str(limit.pk): limit for limit in Limit.objects.filter(workspace__in=workspace_ids)}
     meters = _current_meters(workspace_ids, now)
-    return found + [over for alert in running if (over := _ended_early(alert, limits, meters))]
+    return found + [one for alert in running if (one := _ended_early(alert, limits, meters))]
 
 
 def _current_meters(workspace_ids: Iterable[UUID], now: datetime) -> dict[tuple[UUID, str, str], Decimal]:
@@ -100,7 +99,7 @@ def _current_meters(workspace_ids: Iterable[UUID], now: datetime) -> dict[tuple[
 
 def _ended_early(
     alert: Alert, limits: Mapping[str, Limit], meters: Mapping[tuple[UUID, str, str], Decimal]
-) -> _Over | None:
+) -> _Ended | None:
     """Whether the limit of a running period no longer is what the alert says of it."""
     facts = alert.facts
     if "limit_id" not in facts:
@@ -108,19 +107,19 @@ def _ended_early(
     is_critical = alert.severity == Severity.CRITICAL
     limit = limits.get(facts["limit_id"])
     if limit is None:
-        return _Over(alert, "The limit was removed", is_recovery=is_critical)
+        return _Ended(alert, "The limit was removed", is_recovery=is_critical)
     value = meters.get((limit.workspace_id, limit.measure, limit.period), Decimal(0))
     threshold = Decimal(facts["threshold"])
     is_crossed = has_crossed(limit.measure, limit.amount, threshold, value)
     if limit.amount != Decimal(facts["amount"]):
         # If it is crossed all the same, then the changed limit has a crossing, and an alert, of its own.
         reason = f"The limit was changed to {amount_text(limit.measure, limit.amount)}"
-        return _Over(alert, reason, is_recovery=is_critical and not is_crossed)
+        return _Ended(alert, reason, is_recovery=is_critical and not is_crossed)
     if threshold not in limit.thresholds:
-        return _Over(alert, "The warning threshold was changed")
+        return _Ended(alert, "The warning threshold was changed")
     if not is_crossed:
         reason = f"What is counted was corrected to {amount_text(limit.measure, value)}"
-        return _Over(alert, reason, is_recovery=is_critical)
+        return _Ended(alert, reason, is_recovery=is_critical)
     return None
 
 
@@ -130,42 +129,42 @@ def _ended_early(
 def _recover(workspace_ids: Sequence[UUID], now: datetime) -> int:
     """Resolve what is over in these workspaces; how many alerts."""
     audiences = lock_audiences(workspace_ids)
-    overs = defaultdict(list)
+    ended = defaultdict(list)
     # Looked at once more: only what holds while the inboxes are held counts.
-    for over in _over(_may_be_over(now).filter(workspace__in=audiences), now):
-        overs[over.alert.workspace_id].append(over)
+    for one in _ended(_may_have_ended(now).filter(workspace__in=audiences), now):
+        ended[one.alert.workspace_id].append(one)
 
     def resolve(some_ids: Iterable[UUID]) -> None:
         some = {each: audiences[each] for each in some_ids}
-        _resolve(some, [over for each in some_ids for over in overs[each]], now)
+        _resolve(some, [one for each in some_ids for one in ended[each]], now)
 
-    return sum(len(overs[each]) for each in work_for_all(list(overs), resolve))
+    return sum(len(ended[each]) for each in work_for_all(list(ended), resolve))
 
 
-def _resolve(audiences: Mapping[UUID, Audience], overs: Sequence[_Over], now: datetime) -> None:
-    for over in overs:
-        over.alert.state, over.alert.resolved_at, over.alert.resolution = AlertState.RESOLVED, now, over.reason
-    alerts = [over.alert for over in overs]
+def _resolve(audiences: Mapping[UUID, Audience], ended: Sequence[_Ended], now: datetime) -> None:
+    for one in ended:
+        one.alert.state, one.alert.resolved_at, one.alert.resolution = AlertState.RESOLVED, now, one.reason
+    alerts = [one.alert for one in ended]
     Alert.objects.bulk_update(alerts, ("state", "resolved_at", "resolution"))
     close_incidents(alerts, now)
-    recovered = [over for over in overs if over.is_recovery]
+    recovered = [one for one in ended if one.is_recovery]
     if recovered:
         _tell_recoveries(audiences, recovered, now)
 
 
-def _tell_recoveries(audiences: Mapping[UUID, Audience], recovered: Sequence[_Over], now: datetime) -> None:
+def _tell_recoveries(audiences: Mapping[UUID, Audience], recovered: Sequence[_Ended], now: datetime) -> None:
     """One recovery for each; whose alert is still held needs no message, since that one says that it has cleared."""
-    alerts = [over.alert for over in recovered]
+    alerts = [one.alert for one in recovered]
     told = set(Alert.objects.filter(recovers__in=alerts).values_list("recovers", flat=True))
     held = held_alerts(alerts)
-    recoveries = [_recovery(over, now) for over in recovered if over.alert.pk not in told]
+    recoveries = [_recovery(one, now) for one in recovered if one.alert.pk not in told]
     envelopes = route(audiences, [each for each in recoveries if each.recovers_id not in held], now)
     Alert.objects.bulk_create(recoveries)
     post(envelopes, now)
 
 
-def _recovery(over: _Over, now: datetime) -> Alert:
-    alert = over.alert
+def _recovery(one: _Ended, now: datetime) -> Alert:
+    alert = one.alert
     return Alert(
         workspace_id=alert.workspace_id,
         kind=AlertKind.RECOVERY,
@@ -174,7 +173,7 @@ def _recovery(over: _Over, now: datetime) -> Alert:
         metric=alert.metric,
         dedup_key=alert.dedup_key,
         title=recovery_title(alert),
-        text=recovery_text(alert, over.reason),
+        text=recovery_text(alert, one.reason),
         facts=alert.facts,
         window_start=alert.window_start,
         window_end=alert.window_end,
@@ -183,7 +182,7 @@ def _recovery(over: _Over, now: datetime) -> Alert:
         last_occurred_at=now,
         state=AlertState.RESOLVED,
         resolved_at=now,
-        resolution=over.reason,
+        resolution=one.reason,
         recovers=alert,
         # As that of the alert, unless it is routed by itself.
         handling=alert.handling,

@@ -35,7 +35,7 @@ _Subject = tuple[UUID, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Earlier:
     """A message about some subject: how loud it is, when it went or goes out, and what it waits for if so."""
 
     loudness: tuple[int, bool]
@@ -83,23 +83,23 @@ def _moments(
     groups = defaultdict(list)
     for alert in alerts:
         groups[alert.workspace_id, alert.scope, alert.metric].append(alert)
-    told = _told(audiences, groups, now)
+    earlier = _earlier(audiences, groups, now)
     moments: dict[UUID, dict[_Moment, list[Alert]]] = defaultdict(lambda: defaultdict(list))
     for subject, group in groups.items():
         workspace_id, _, _ = subject
-        moment = _moment(audiences[workspace_id], max(map(_loudness, group)), told[subject], now)
+        moment = _moment(audiences[workspace_id], max(map(_loudness, group)), earlier[subject], now)
         moments[workspace_id][moment] += group
     return moments
 
 
-def _moment(audience: Audience, loudness: tuple[int, bool], told: Iterable[_Told], now: datetime) -> _Moment:
+def _moment(audience: Audience, loudness: tuple[int, bool], earlier: Iterable[_Earlier], now: datetime) -> _Moment:
     """When a message of this loudness may go out after those about the same subject.
 
     Softer messages hold nothing back: a warning never delays what is critical.
     """
     cooldown = audience.preferences.cooldown
     moment = _after_quiet_hours(audience, _Moment(Handling.SENT, now), loudness)
-    as_loud = [each for each in told if each.loudness >= loudness]
+    as_loud = [each for each in earlier if each.loudness >= loudness]
     waiting = [each for each in as_loud if each.hold and moment.at <= each.at < moment.at + cooldown]
     if waiting:
         first = min(waiting, key=lambda each: each.at)
@@ -123,9 +123,9 @@ def _loudness(alert: Alert) -> tuple[int, bool]:
     return Severity(alert.severity).rank, alert.is_urgent
 
 
-def _told(
+def _earlier(
     audiences: Mapping[UUID, Audience], subjects: Collection[_Subject], now: datetime
-) -> Mapping[_Subject, list[_Told]]:
+) -> Mapping[_Subject, list[_Earlier]]:
     """The messages about these subjects that a cooldown may count from, or that wait."""
     workspace_ids = {workspace_id for workspace_id, _, _ in subjects}
     cooldowns = [audiences[each].preferences.cooldown for each in workspace_ids]
@@ -151,12 +151,12 @@ def _told(
         )
         .distinct()
     )
-    found: dict[_Subject, list[_Told]] = defaultdict(list)
+    found: dict[_Subject, list[_Earlier]] = defaultdict(list)
     for workspace_id, scope, metric, severity, is_urgent, hold, attempts, next_attempt_at, sent_at, created_at in rows:
         is_held = bool(hold) and not attempts
         at = next_attempt_at if is_held else sent_at or created_at
         loudness = Severity(severity).rank, is_urgent
-        found[workspace_id, scope, metric].append(_Told(loudness, at, hold if is_held else ""))
+        found[workspace_id, scope, metric].append(_Earlier(loudness, at, hold if is_held else ""))
     return found
 
 

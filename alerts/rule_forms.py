@@ -84,7 +84,7 @@ class UnitCostForm(RuleForm):
         help_text="Its name as it is sent. Empty: each one that has no rule of its own.",
     )
     threshold_usd = NumberField(
-        label="Tell above (USD a request)",
+        label="Alert above (USD a request)",
         decimal_places=USD_DECIMALS,
         help_text="The mean of the priced requests of the last hour.",
     )
@@ -92,7 +92,7 @@ class UnitCostForm(RuleForm):
         label="With at least so many priced requests",
         initial=USUAL_MINIMUM_REQUESTS,
         widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off", "size": 8}),
-        help_text="In the last hour. With fewer, one dear request would be news.",
+        help_text="In the last hour. With fewer, a single costly request would raise an alert.",
     )
     field_order = ("dimension", "value", "threshold_usd", "minimum_requests", "is_enabled")
 
@@ -103,7 +103,7 @@ class SpenderForm(RuleForm):
     kind = RuleKind.SPENDER_OVER
     dimension = _dimension_field(kind, "Who")
     threshold_usd = NumberField(
-        label="Tell above (USD)",
+        label="Alert above (USD)",
         decimal_places=USD_DECIMALS,
         help_text="What any one of them costs. Requests that name nobody count for nobody.",
     )

@@ -6,7 +6,7 @@ from datetime import date, datetime, time
 from django.db import transaction
 
 from alerts.models import ReportKind, Schedule, Weekday
-from alerts.report_windows import first_cursor
+from alerts.report_windows import Timetable, due_until
 from alerts.schedules import ensure_schedules, place, plan_includes
 from billing.selectors import plan_features
 from opsmeter_site.lib.clock import utc_now
@@ -43,10 +43,14 @@ def values_of(schedule: Schedule) -> ScheduleValues:
     )
 
 
-def cursor_after(schedule: Schedule, workspace: Workspace, *, is_enabled: bool, now: datetime) -> date:
-    """Where a changed schedule goes on: where it is; one that is switched on, at the running day or week."""
+def cursor_after(schedule: Schedule, timetable: Timetable, *, is_enabled: bool, now: datetime) -> date:
+    """Where a schedule that gets `timetable` goes on: where it is; one that is switched on, after what it missed.
+
+    So off and on again before the send moment loses nothing.
+    """
     is_switched_on = is_enabled and not schedule.is_enabled
-    return first_cursor(workspace.timezone, now) if is_switched_on else schedule.next_day
+    missed = due_until(timetable, schedule.next_day, now) if is_switched_on else []
+    return missed[-1].next_day if missed else schedule.next_day
 
 
 @transaction.atomic
@@ -74,7 +78,8 @@ def update_schedule(
     new = ScheduleValues(is_enabled=is_enabled, skips_empty=skips_empty, send_at=send_at, weekday=weekday)
     if old == new:
         return ScheduleChange(old, new)
-    cursor = cursor_after(schedule, workspace, is_enabled=is_enabled, now=now)
+    timetable = Timetable(ReportKind(kind), workspace.timezone, send_at, weekday)
+    cursor = cursor_after(schedule, timetable, is_enabled=is_enabled, now=now)
     for name, value in asdict(new).items():
         setattr(schedule, name, value)
     schedule.zone = str(workspace.timezone)

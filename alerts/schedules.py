@@ -14,12 +14,15 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 
 from alerts.models import Report, ReportKind, Schedule
-from alerts.report_windows import DueReport, Timetable, due_until, first_cursor, next_due
+from alerts.report_windows import MOST_MADE_UP, DueReport, Timetable, due_until, first_cursor, next_due
 from billing.selectors import NO_PLAN, PlanFeatures, features_of
+from opsmeter_site.lib.periods import DAY
 from workspaces.models import Workspace
 
 _BATCH = 200
 _NEW_WORKSPACES = 500
+# Who opened a workspace while nobody looked is owed the days since. Older ones without schedules had no summaries yet.
+_NEW_FOR = MOST_MADE_UP * DAY
 
 
 def start_due_reports(now: datetime) -> int:
@@ -52,7 +55,7 @@ def timetable_of(schedule: Schedule) -> Timetable:
 def schedules_of(workspace: Workspace, now: datetime) -> list[Schedule]:
     """The workspace's schedule for every kind, in their order; as they will be, where there are none yet."""
     stored = {schedule.kind: schedule for schedule in Schedule.objects.filter(workspace=workspace)}
-    new = {schedule.kind: schedule for schedule in _new_schedules(workspace.pk, workspace.timezone, now)}
+    new = {schedule.kind: schedule for schedule in _new_schedules(workspace, now)}
     return [stored.get(kind, new[kind]) for kind in ReportKind]
 
 
@@ -60,10 +63,10 @@ def schedules_of(workspace: Workspace, now: datetime) -> list[Schedule]:
 
 
 def _add_missing(now: datetime) -> None:
-    """Give every workspace that has none its schedules. The first report is about the running day or week."""
+    """Give every workspace that has none its schedules."""
     while True:
-        without = Workspace.objects.filter(report_schedules=None).values_list("pk", "timezone")[:_NEW_WORKSPACES]
-        new = [schedule for pk, zone in without for schedule in _new_schedules(pk, zone, now)]
+        without = Workspace.objects.filter(report_schedules=None)[:_NEW_WORKSPACES]
+        new = [schedule for workspace in without for schedule in _new_schedules(workspace, now)]
         Schedule.objects.bulk_create(new, ignore_conflicts=True)
         if len(new) < _NEW_WORKSPACES * len(ReportKind):
             return
@@ -71,12 +74,15 @@ def _add_missing(now: datetime) -> None:
 
 def ensure_schedules(workspace: Workspace, now: datetime) -> None:
     """The same for one workspace, at once."""
-    Schedule.objects.bulk_create(_new_schedules(workspace.pk, workspace.timezone, now), ignore_conflicts=True)
+    Schedule.objects.bulk_create(_new_schedules(workspace, now), ignore_conflicts=True)
 
 
-def _new_schedules(workspace_id: UUID, zone: ZoneInfo, now: datetime) -> list[Schedule]:
-    cursor = first_cursor(zone, now)
-    return [place(Schedule(workspace_id=workspace_id, kind=kind, zone=str(zone)), cursor) for kind in ReportKind]
+def _new_schedules(workspace: Workspace, now: datetime) -> list[Schedule]:
+    """The first report is about the day or week in which the workspace was opened, or else about the running one."""
+    is_new = now - _NEW_FOR < workspace.created_at < now
+    cursor = first_cursor(workspace.timezone, workspace.created_at if is_new else now)
+    zone = str(workspace.timezone)
+    return [place(Schedule(workspace=workspace, kind=kind, zone=zone), cursor) for kind in ReportKind]
 
 
 # --- Changed timezones ------------------------------------------------------------------------------------------------

@@ -3,22 +3,19 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Self
+from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Count, IntegerField, Max, Q, QuerySet, Subquery
 
 from alerts.models import UNDER_WAY, Alert, AlertState, Delivery, DeliveryState
+from opsmeter_site.lib.cursors import Cursor
 from opsmeter_site.lib.errors import NotFound
 from workspaces.models import Workspace
 
 PAGE_ROWS = 30
 # Beyond so many the page says "more than"; counting on would only take longer.
 MOST_COUNTED = 1_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 # --- The inbox --------------------------------------------------------------------------------------------------------
@@ -35,30 +32,6 @@ class InboxFilters:
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a page begins: after the alert of that moment and id, towards older or newer ones."""
-
-    opened_at: datetime
-    alert_id: UUID
-    is_newer: bool = False
-
-    def encode(self) -> str:
-        """As it stands in an address."""
-        microseconds = (self.opened_at - _EPOCH) // _MICROSECOND
-        return f"{'n' if self.is_newer else 'o'}{microseconds}-{self.alert_id.hex}"
-
-    @classmethod
-    def decode(cls, text: str) -> Self | None:
-        """The cursor of an address; None if it is none."""
-        try:
-            microseconds, _, alert_id = text[1:].partition("-")
-            found = cls(_EPOCH + int(microseconds) * _MICROSECOND, UUID(alert_id), is_newer=text[0] == "n")
-        except (ValueError, OverflowError, IndexError):
-            return None
-        return found if text == found.encode() else None
-
-
-@dataclass(frozen=True, slots=True)
 class InboxPage:
     """Alerts, newest first, and where the pages before and after begin."""
 
@@ -71,13 +44,14 @@ def inbox_page(workspace_id: UUID, filters: InboxFilters, cursor: Cursor | None 
     """The newest alerts, or with a cursor those beside a place in the list."""
     matching = _narrowed(workspace_id, filters).filter(state=filters.state)
     matching = matching.select_related("acknowledged_by", "resolved_by")
+    if cursor is not None:
+        matching = matching.filter(cursor.beyond("opened_at"))
     if cursor is not None and cursor.is_newer:
-        found = _after(matching.order_by("opened_at", "id"), cursor, "gt")
+        found = list(matching.order_by("opened_at", "id")[: PAGE_ROWS + 1])
         alerts = found[:PAGE_ROWS][::-1]
         newer_is_more, older_is_more = len(found) > PAGE_ROWS, True
     else:
-        newest_first = matching.order_by("-opened_at", "-id")
-        found = list(newest_first[: PAGE_ROWS + 1]) if cursor is None else _after(newest_first, cursor, "lt")
+        found = list(matching.order_by("-opened_at", "-id")[: PAGE_ROWS + 1])
         alerts = found[:PAGE_ROWS]
         newer_is_more, older_is_more = cursor is not None, len(found) > PAGE_ROWS
     return InboxPage(
@@ -85,15 +59,6 @@ def inbox_page(workspace_id: UUID, filters: InboxFilters, cursor: Cursor | None 
         Cursor(alerts[0].opened_at, alerts[0].pk, is_newer=True) if alerts and newer_is_more else None,
         Cursor(alerts[-1].opened_at, alerts[-1].pk) if alerts and older_is_more else None,
     )
-
-
-def _after(ordered: QuerySet[Alert], cursor: Cursor, compare: str) -> list[Alert]:
-    """A page and one more, from the cursor on."""
-    # The first condition says nothing new; the index begins with it.
-    place = Q(**{f"opened_at__{compare}e": cursor.opened_at}) & (
-        Q(**{f"opened_at__{compare}": cursor.opened_at}) | Q(**{f"id__{compare}": cursor.alert_id})
-    )
-    return list(ordered.filter(place)[: PAGE_ROWS + 1])
 
 
 def _narrowed(workspace_id: UUID, filters: InboxFilters) -> QuerySet[Alert]:

@@ -30,9 +30,13 @@ class Gap:
 def plan_note(kind: AlertKind, preferences: Preferences, plan: PlanFeatures) -> str:
     """What the plan makes of the mode of `kind`; empty where it is told as it is set."""
     if KINDS[kind].needs_integrations and not plan.has_integrations:
-        return f"Not part of the plan {plan.name}; from Pro on."
+        return f"Not part of {_named(plan)}; from Pro on."
     mode = effective_mode(kind, preferences, plan)
-    return "" if mode is preferences.modes[kind] else f"On the plan {plan.name}: {mode.label.lower()}."
+    return "" if mode is preferences.modes[kind] else f"On {_named(plan)}: {mode.label.lower()}."
+
+
+def _named(plan: PlanFeatures) -> str:
+    return f"the {plan.name} plan" if plan.name else "no plan"
 
 
 def gaps(workspace_id: UUID, preferences: Preferences, plan: PlanFeatures) -> list[Gap]:

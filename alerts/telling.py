@@ -8,11 +8,11 @@ from alerts.selectors import Messages
 from opsmeter_site.lib.formats import count
 from workspaces.audit_words import name_of
 
-_HELD_BY = {Handling.COOLDOWN: "the cooldown", Handling.QUIET_HOURS: "quiet hours"}
+HELD_BY = {Handling.COOLDOWN: "the cooldown", Handling.QUIET_HOURS: "quiet hours"}
 _NOT_SENT = {
     Handling.SUMMARY: "Told in the summary",
     Handling.INBOX: "In the inbox only, as it is set",
-    Handling.PLAN: "The plan tells it in the summary or inbox only",
+    Handling.PLAN: "Not sent at once on this plan: told in the summary if the plan has one",
     Handling.NOBODY: "Told to nobody: no channel and no recipient takes it",
 }
 
@@ -34,7 +34,7 @@ def told(alert: Alert, messages: Messages, zone: ZoneInfo, now: datetime) -> str
         return _NOT_SENT[handling]
     if not messages.total and alert.recovers_id:
         return "Told with the alert that it ends"
-    held = f"Held by {_HELD_BY[handling]}" if handling in _HELD_BY else ""
+    held = f"Held by {HELD_BY[handling]}" if handling in HELD_BY else ""
     parts = [_held(held, alert, messages, zone, now) if held else _sent_at_once(messages)]
     if messages.failed:
         parts.append(f"{count(messages.failed)} not delivered")

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from alerts.delivery_log import error_text, receiver
 from alerts.models import Alert, Delivery, DeliveryState
-from alerts.recipients import Eyes, eyes_of
+from alerts.recipients import VisibleAddresses, visible_addresses
 from alerts.selectors import Messages
 from alerts.telling import moment, repeats, told
 from opsmeter_site.lib.formats import count
@@ -32,10 +32,10 @@ def timeline(
     alert: Alert, deliveries: Sequence[Delivery], messages: Messages, access: WorkspaceAccess, now: datetime
 ) -> list[Moment]:
     """All that is known of the alert, in order, as this member may see it."""
-    zone, eyes = access.workspace.timezone, eyes_of(access)
+    zone, visible = access.workspace.timezone, visible_addresses(access)
     moments = [
         *_beginning(alert, messages, zone, now),
-        *(_message(each, alert, eyes, zone, now) for each in deliveries),
+        *(_message(each, alert, visible, zone, now) for each in deliveries),
         *_ending(alert),
     ]
     return sorted(moments, key=lambda each: each.at)
@@ -48,9 +48,9 @@ def _beginning(alert: Alert, messages: Messages, zone: ZoneInfo, now: datetime) 
         yield Moment(alert.last_occurred_at, f"{repeats(alert, zone, now)}. Repeats are counted, not told again.")
 
 
-def _message(delivery: Delivery, alert: Alert, eyes: Eyes, zone: ZoneInfo, now: datetime) -> Moment:
-    what = f"{delivery.get_action_display()} to {receiver(delivery, eyes)} ({delivery.get_channel_kind_display()})"
-    error = error_text(delivery, eyes)
+def _message(delivery: Delivery, alert: Alert, visible: VisibleAddresses, zone: ZoneInfo, now: datetime) -> Moment:
+    what = f"{delivery.get_action_display()} to {receiver(delivery, visible)} ({delivery.get_channel_kind_display()})"
+    error = error_text(delivery, visible)
     tries = f"{count(delivery.attempts_made)} attempt{'' if delivery.attempts_made == 1 else 's'}"
     # Queued in the commit that put the alert into the inbox, if a moment before by the clock.
     queued_at = max(delivery.created_at, alert.created_at)

@@ -4,6 +4,8 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 
+from django.test import Client
+
 _VOID = {"area", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr", "path", "rect", "line", "circle"}
 
 
@@ -82,3 +84,10 @@ def page(response) -> Node:
     reader = _Reader()
     reader.feed(response.content.decode())
     return reader.root
+
+
+def signed_in(person):
+    """Their browser."""
+    client = Client()
+    client.force_login(person)
+    return client

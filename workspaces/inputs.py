@@ -22,8 +22,8 @@ _UNSTORABLE = frozenset({"Cc", "Cs"})
 
 @cache
 def _zone_names() -> frozenset[str]:
-    # "Factory" is no zone; the model field leaves it out too.
-    return frozenset(available_timezones() - {"Factory"})
+    # "Factory" is no zone; the model field leaves it out too. "localtime" is whatever this machine is set to.
+    return frozenset(available_timezones() - {"Factory", "localtime"})
 
 
 def parse_timezone(value: str | ZoneInfo) -> ZoneInfo:

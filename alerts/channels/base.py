@@ -7,15 +7,14 @@ from typing import Any, Protocol
 from alerts.messages import Message
 from alerts.models import AttemptOutcome
 
-LONGEST_ANSWER = 500
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a receiver answered. `REFUSED` is for good: the channel is switched off; `RETRY` is tried again.
 
     `is_recipient_fault`: e-mail only, the one address is refused and the channel as such is well.
-    `is_message_fault`: this one message is refused for what it says; the channel stays on.
+    `is_message_fault`: this one message cannot be sent for what it says; the channel stays on.
+    `is_doubted`: `RETRY`, although it was refused, since that may pass; believed when it is repeated.
     """
 
     outcome: AttemptOutcome
@@ -24,6 +23,7 @@ class Answer:
     retry_after_seconds: int | None = None
     is_recipient_fault: bool = False
     is_message_fault: bool = False
+    is_doubted: bool = False
 
 
 class ChannelModule(Protocol):

@@ -16,10 +16,10 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.mail import EmailMultiAlternatives
 
-from alerts.channels.base import LONGEST_ANSWER, Answer
+from alerts.channels.base import Answer
 from alerts.channels.texts import cut
 from alerts.messages import InlineImage, Mail, Message
-from alerts.models import AttemptOutcome
+from alerts.models import LONGEST_ANSWER, AttemptOutcome
 
 IS_ONE_BY_ONE = False
 TAKES_SUMMARIES = True

@@ -81,9 +81,9 @@ def payload(config: Mapping[str, Any], message: Message) -> dict[str, Any]:
 def send(config: Mapping[str, Any], message: Message) -> Answer:
     """Post once. A test resolves what it has triggered, so that nobody has to."""
     event = payload(config, message)
-    answer = post(config["url"], event, judge=_judge)
+    answer = post(config, event, judge=_judge)
     if message.action == Action.TEST and answer.outcome == AttemptOutcome.SENT:
-        post(config["url"], {name: event[name] for name in ("routing_key", "dedup_key")} | {"event_action": "resolve"})
+        post(config, {name: event[name] for name in ("routing_key", "dedup_key")} | {"event_action": "resolve"})
     return answer
 
 

@@ -72,7 +72,7 @@ def payload(config: Mapping[str, Any], message: Message) -> dict[str, Any]:
 
 def send(config: Mapping[str, Any], message: Message) -> Answer:
     """Post once."""
-    return post(config["url"], payload(config, message), judge=_judge)
+    return post(config, payload(config, message), judge=_judge)
 
 
 def _judge(reply: Reply) -> Verdict:

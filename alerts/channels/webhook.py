@@ -4,17 +4,19 @@ import base64
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 import httpx2
 from standardwebhooks import Webhook
 
 from alerts.channels.base import Answer
-from alerts.channels.posting import clean_url, post
+from alerts.channels.posting import Verdict, clean_url, post, usual
 from alerts.channels.texts import cut
 from alerts.messages import AlertItem, Fact, Message
 from alerts.models import Action
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.http import Reply
 from opsmeter_site.lib.wire import encode
 
 IS_ONE_BY_ONE = False
@@ -77,7 +79,13 @@ def payload(config: Mapping[str, Any], message: Message) -> dict[str, Any]:
 def send(config: Mapping[str, Any], message: Message) -> Answer:
     """Post once, signed now."""
     body = encode(payload(config, message))
-    return post(config["url"], body, _signed(config, message.id, body, utc_now()))
+    return post(config, body, _signed(config, message.id, body, utc_now()), judge=_judge)
+
+
+def _judge(reply: Reply) -> Verdict:
+    """Of refusals only 410 is sure: while a program is being deployed, others may answer in its place."""
+    verdict = usual(reply)
+    return Verdict.DOUBTED if verdict is Verdict.REFUSED and reply.status != HTTPStatus.GONE else verdict
 
 
 def _signed(config: Mapping[str, Any], message_id: str, body: bytes, now: datetime) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from .alerts import Alert, AlertKind, AlertNote, AlertState, Handling, Severity
 from .deliveries import (
+    LONGEST_ANSWER,
     UNDER_WAY,
     Action,
     Attempt,
@@ -29,6 +30,7 @@ from .settings import (
 
 __all__ = [
     "DEFAULT_COOLDOWN_SECONDS",
+    "LONGEST_ANSWER",
     "UNDER_WAY",
     "Action",
     "Alert",

@@ -1,6 +1,7 @@
 """Messages on their way out: a row first, sent later, every attempt kept."""
 
 import uuid
+from datetime import timedelta
 
 from django.db import models
 from django.db.models import Q
@@ -10,6 +11,7 @@ from workspaces.models import User, Workspace
 
 from .alerts import Alert, Severity
 from .reports import Report
+from .settings import MailTopic
 
 
 class ChannelKind(models.TextChoices):
@@ -124,6 +126,14 @@ class Delivery(models.Model):
     def __str__(self) -> str:
         return f"{self.get_action_display()} · {self.get_channel_kind_display()} · {self.created_at:%Y-%m-%d %H:%M}"
 
+    @property
+    def topic(self) -> MailTopic:
+        """What a recipient unsubscribes from to get no more messages like this one."""
+        return MailTopic.SUMMARIES if self.action == Action.REPORT else MailTopic.ALERTS
+
+
+LONGEST_ANSWER = 500
+
 
 class AttemptOutcome(models.TextChoices):
     """How an attempt ended."""
@@ -143,10 +153,18 @@ class Attempt(models.Model):
     duration_ms = models.PositiveIntegerField(null=True)
     outcome = models.CharField(max_length=10, choices=AttemptOutcome, default=AttemptOutcome.UNKNOWN)
     status_code = models.PositiveIntegerField(null=True, help_text="What the receiver answered, if it speaks HTTP.")
-    answer = models.CharField(max_length=500, blank=True, help_text="The beginning of its answer, or the error.")
+    answer = models.CharField(
+        max_length=LONGEST_ANSWER, blank=True, help_text="The beginning of its answer, or the error."
+    )
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=["delivery", "number"], name="attempt_numbered"),)
 
     def __str__(self) -> str:
         return f"{self.number}: {self.get_outcome_display()}"
+
+    def end(self, outcome: str, status_code: int | None, answer: str) -> None:
+        """Store how it ended, just now."""
+        self.duration_ms = max(0, (utc_now() - self.started_at) // timedelta(milliseconds=1))
+        self.outcome, self.status_code, self.answer = outcome, status_code, answer[:LONGEST_ANSWER]
+        self.save()

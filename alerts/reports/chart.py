@@ -42,7 +42,7 @@ def alternative_text(content: ReportContent) -> str:
     highest = max(content.bars, key=lambda bar: bar.cost_usd)
     unit = "hour" if content.days == 1 else "day"
     return (
-        f"Bars: spend by {unit}, {sentences.window_short(content)}, {sentences.spend(content)} in all. "
+        f"Bars: spend by {unit}, {sentences.window_short(content)}, {sentences.spend(content.now)} in all. "
         f"Highest: {_when(content, highest)} with {usd(highest.cost_usd)}. "
         f"Marks: {sentences.before_words(content)}, {usd(content.before.cost_usd)} in all."
     )

@@ -6,7 +6,10 @@ from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet
 
-from alerts.models import UNDER_WAY, Delivery, DeliveryState, Report, Schedule
+from alerts.models import UNDER_WAY, Delivery, DeliveryState, Report, ReportKind, Schedule
+from alerts.schedules import plan_includes
+from billing.selectors import plan_features
+from opsmeter_site.lib.cursors import Cursor
 from opsmeter_site.lib.errors import NotFound
 
 PAGE_SIZE = 30
@@ -27,13 +30,11 @@ def report_page(workspace_id: UUID, kind: str, state: str, cursor: str) -> Repor
         reports = reports.filter(kind=kind)
     if state:
         reports = reports.filter(state=state)
-    after = _position(cursor)
-    if after:
-        due_at, pk = after
-        reports = reports.filter(Q(due_at__lt=due_at) | Q(due_at=due_at, pk__lt=pk))
+    if after := Cursor.decode(cursor):
+        reports = reports.filter(after.beyond("due_at"))
     found = list(reports.order_by("-due_at", "-pk")[: PAGE_SIZE + 1])
-    shown = found[:PAGE_SIZE]
-    return ReportPage(shown, f"{shown[-1].due_at.isoformat()}~{shown[-1].pk}" if len(found) > PAGE_SIZE else "")
+    last = found[PAGE_SIZE - 1] if len(found) > PAGE_SIZE else None
+    return ReportPage(found[:PAGE_SIZE], Cursor(last.due_at, last.pk).encode() if last else "")
 
 
 def report_of(workspace_id: UUID, report_id: UUID) -> Report:
@@ -51,8 +52,10 @@ def messages_of(report: Report) -> "QuerySet[Delivery]":
 
 
 def first_due(workspace_id: UUID) -> datetime | None:
-    """When the next summary comes; None if none is scheduled."""
-    due = Schedule.objects.filter(workspace_id=workspace_id, is_enabled=True).order_by("next_due_at")
+    """When the next summary comes; None if none is scheduled, or none that the plan includes."""
+    plan = plan_features(workspace_id)
+    kinds = [kind for kind in ReportKind if plan_includes(plan, kind)]
+    due = Schedule.objects.filter(workspace_id=workspace_id, is_enabled=True, kind__in=kinds).order_by("next_due_at")
     return due.values_list("next_due_at", flat=True).first()
 
 
@@ -62,12 +65,3 @@ def _counted(reports: "QuerySet[Report]") -> "QuerySet[Report]":
         failed=Count("deliveries", filter=Q(deliveries__state=DeliveryState.FAILED)),
         under_way=Count("deliveries", filter=Q(deliveries__state__in=UNDER_WAY)),
     )
-
-
-def _position(cursor: str) -> tuple[datetime, UUID] | None:
-    moment, _, pk = cursor.partition("~")
-    try:
-        due_at = datetime.fromisoformat(moment)
-        return (due_at, UUID(pk)) if due_at.tzinfo else None
-    except ValueError:
-        return None

@@ -8,8 +8,8 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from alerts.models import ReportKind
-from alerts.reports.figures import ReportContent
-from ingest.drivers import LABELS
+from alerts.reports.figures import ReportContent, Usage
+from ingest.drivers import LABELS, MEANINGS
 from ingest.ranges import day_range
 from opsmeter_site.lib import formats
 from opsmeter_site.lib.formats import count, share, usd, usd_change
@@ -20,6 +20,7 @@ _LONGEST_NAME = 60
 # Control characters, and marks that are not seen but turn the text around them.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+")
 _MOST_SPELLS = 4
+_OTHER_DRIVERS = 2
 
 
 # --- Names, amounts, times -------------------------------------------------------------------------------------------
@@ -64,9 +65,14 @@ def _month(day: date) -> str:
     return f"{day:%B}"
 
 
-def spend(content: ReportContent) -> str:
+def spend(usage: Usage) -> str:
     """What was spent; "at least" if some requests have no price."""
-    return f"{'at least ' if content.now.unpriced_requests else ''}{usd(content.now.cost_usd)}"
+    return f"{'at least ' if usage.unpriced_requests else ''}{usd(usage.cost_usd)}"
+
+
+def requests(number: int) -> str:
+    """Such as "1 request", "3,100 requests"."""
+    return f"{count(number)} {'request' if number == 1 else 'requests'}"
 
 
 # --- The window ------------------------------------------------------------------------------------------------------
@@ -92,7 +98,8 @@ def window(content: ReportContent) -> str:
 
 def whose_days(content: ReportContent) -> str:
     """By which clocks; and of what, if it is nothing real."""
-    days = "UTC days" if content.zone == "UTC" else f"local days in {zone_name(content)}"
+    noun = "day" if content.days == 1 else "days"
+    days = f"UTC {noun}" if content.zone == "UTC" else f"local {noun} in {zone_name(content)}"
     return days if _is_real(content) else f"{days}, {' and '.join(content.data_modes)} data"
 
 
@@ -118,9 +125,9 @@ def title_of(workspace_name: str, content: ReportContent) -> str:
 def _outcome(content: ReportContent) -> str:
     if content.now.requests:
         change = up_or_down(relative(content.now.cost_usd, content.before.cost_usd))
-        return ", ".join(each for each in (spend(content), change) if each)
+        return ", ".join(each for each in (spend(content.now), change) if each)
     if content.refused.requests:
-        return f"{count(content.refused.requests)} requests refused"
+        return f"{requests(content.refused.requests)} refused"
     return "nothing happened" if content.is_empty else "no requests"
 
 
@@ -146,17 +153,20 @@ def headline(content: ReportContent) -> str:
     if content.is_empty:
         return f"Nothing happened {when}: no request, none refused, no alert."
     if not content.now.requests:
-        was = f"; {usd(content.before.cost_usd)} was spent {before_words(content)}" if content.before.requests else ""
-        return f"No request was stored {when}{was}."
+        refused = content.refused.requests
+        gone = f"; {count(refused)} {'was' if refused == 1 else 'were'} refused" if refused else ""
+        was = f"; {spend(content.before)} was spent {before_words(content)}" if content.before.requests else ""
+        return f"No request was stored {when}{gone}{was}."
     ratio = relative(content.now.cost_usd, content.before.cost_usd)
     if ratio is None:
-        return f"Spend was {spend(content)} {when}; nothing was spent {before_words(content)}."
+        before = spend(content.before) if content.before.unpriced_requests else "nothing"
+        return f"Spend was {spend(content.now)} {when}; {before} was spent {before_words(content)}."
     changed = up_or_down(ratio)
     if changed == "unchanged":
-        return f"Spend was {spend(content)} {when}, as much as {before_words(content)}."
+        return f"Spend was {spend(content.now)} {when}, as much as {before_words(content)}."
     return (
-        f"Spend was {spend(content)} {when}, {changed} ({usd(abs(content.difference))}) "
-        f"from {usd(content.before.cost_usd)} {before_words(content)}."
+        f"Spend was {spend(content.now)} {when}, {changed} ({usd(abs(content.difference))}) "
+        f"from {spend(content.before)} {before_words(content)}."
     )
 
 
@@ -168,12 +178,24 @@ def cause(content: ReportContent) -> str:
     amounts = {effect.driver: effect.amount_usd for effect in change.effects}
     main = f"Mostly {driver_name(change.main).lower()} ({usd_change(amounts.get(change.main))})"
     if change.main == "volume":
-        main += f": {count(content.now.requests)} requests, {count(content.before.requests)} before"
+        main += f": {requests(content.now.requests)}, {count(content.before.requests)} before"
     elif change.main_endpoint:
         main += f", above all in “{plain_name(change.main_endpoint)}”"
-    others = sorted((each for each in amounts if each != change.main), key=lambda each: -abs(amounts[each]))[:2]
-    also = ", ".join(f"{driver_name(each).lower()} {usd_change(amounts[each])}" for each in others)
+    also = ", ".join(f"{driver_name(each).lower()} {usd_change(amounts[each])}" for each in _other_drivers(content))
     return f"{main}. Also: {also}." if also else f"{main}."
+
+
+def _other_drivers(content: ReportContent) -> list[str]:
+    """What moved spend next to the main driver, most first."""
+    effects = sorted(content.change.effects, key=lambda each: -abs(each.amount_usd))
+    return [each.driver for each in effects if each.driver != content.change.main][:_OTHER_DRIVERS]
+
+
+def meanings(content: ReportContent) -> list[str]:
+    """What the drivers in `cause` mean, for readers who do not know their names."""
+    known: Mapping[str, str] = {key.value: meaning for key, meaning in MEANINGS.items()}
+    named = [content.change.main, *_other_drivers(content)] if cause(content) else []
+    return [f"{driver_name(each)}: {known[each][0].lower()}{known[each][1:]}" for each in named if each in known]
 
 
 def unit_cost(content: ReportContent) -> str:
@@ -264,13 +286,13 @@ def run_rate(content: ReportContent) -> str:
 
 def unpriced(content: ReportContent) -> str:
     """What has no price; "" if all has."""
-    requests = content.now.unpriced_requests
-    if not requests:
+    number = content.now.unpriced_requests
+    if not number:
         return ""
     names = ", ".join(plain_name(each) for each in content.unpriced_models)
     models = f" Models: {names}." if names else ""
     part = share(content.now.unpriced_share)
-    return f"{_requests(requests)} ({part}) without a price, counted as $0: true spend is higher.{models}"
+    return f"{requests(number)} ({part}) without a price, counted as $0: true spend is higher.{models}"
 
 
 def refused(content: ReportContent) -> str:
@@ -285,9 +307,9 @@ def refused(content: ReportContent) -> str:
         for spell in gone.spells[:_MOST_SPELLS]
     ]
     more = len(gone.spells) - len(times) + gone.more
-    when = ", ".join(times) + (f" and {more} more times" if more else "")
+    when = ", ".join(times) + (f" and {more} more {'time' if more == 1 else 'times'}" if more else "")
     return (
-        f"{_requests(gone.requests)} ({share(content.refused_share)} of what arrived) refused, {reasons}; about "
+        f"{requests(gone.requests)} ({share(content.refused_share)} of what arrived) refused, {reasons}; about "
         f"{usd(gone.cost_usd)} that no figure here contains: {when}."
     )
 
@@ -319,10 +341,6 @@ def alerts(content: ReportContent) -> str:
     if found.repeats:
         parts.append(f"{found.repeats:,} {'repeat' if found.repeats == 1 else 'repeats'} only counted")
     return f"{', '.join(parts)}."
-
-
-def _requests(number: int) -> str:
-    return f"{count(number)} {'request' if number == 1 else 'requests'}"
 
 
 def risks(content: ReportContent) -> list[str]:

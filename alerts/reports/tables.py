@@ -54,7 +54,7 @@ def summary(content: ReportContent) -> dict[str, Any]:
                 "what": DIMENSIONS[each.dimension],
                 "value": _named(each.value, each.provider),
                 "cost": formats.usd(each.cost_usd),
-                "requests": formats.count(each.requests),
+                "requests": sentences.requests(each.requests),
             }
             for each in content.arrivals
         ],
@@ -75,6 +75,7 @@ def executive(content: ReportContent) -> dict[str, Any]:
     usual = summary(content)
     return usual | {
         "figures": [row for row in usual["figures"] if row["label"] in ("Spend", "Requests", "Cost per request")],
+        "meanings": sentences.meanings(content),
         "run_rate": sentences.run_rate(content),
         "movers": usual["movers"][:_TOP_MOVERS],
         "budgets": _labelled(
@@ -96,7 +97,7 @@ def _figures(now: Usage, before: Usage) -> list[dict[str, str]]:
         _figure(
             "Spend",
             _cost(now),
-            formats.usd(before.cost_usd),
+            _cost(before),
             now.cost_usd,
             before.cost_usd,
         ),

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 from alerts import delivery_services
 from alerts.delivery_log import MOST_ALERTS, DeliveryFilters, alerts_in, attempts_of, channels_of, line_of, log_page
 from alerts.models import Action, Alert, DeliveryState, Report
+from billing.selectors import plan_features
 from opsmeter_site.lib.errors import OpsmeterError
 from opsmeter_site.lib.htmx import wants_part
 from workspaces.access import WorkspaceAccess
@@ -37,6 +38,7 @@ def deliveries(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         "states": DeliveryState.choices,
         "actions": Action.choices,
         "only_about": _only_about(access, filters),
+        "plan": plan_features(access.workspace.pk),
     }
     return render(request, "alerts/deliveries.html", context)
 

@@ -20,7 +20,6 @@ from alerts.models import Alert, AlertKind, AlertState, Severity
 from alerts.selectors import (
     MOST_COUNTED,
     PAGE_ROWS,
-    Cursor,
     InboxFilters,
     Messages,
     alert_of,
@@ -35,6 +34,7 @@ from alerts.telling import looked_after, repeats, scope_in_words, told
 from alerts.timeline import MOST_DELIVERIES, timeline
 from alerts.what_changed import what_changed
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.cursors import Cursor
 from opsmeter_site.lib.errors import InvalidInput, OpsmeterError
 from opsmeter_site.lib.forms import add_refusal
 from opsmeter_site.lib.htmx import wants_part

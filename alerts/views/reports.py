@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET
 
 from alerts.delivery_log import error_text, receiver
 from alerts.models import Report, ReportKind, ReportState
-from alerts.recipients import eyes_of
+from alerts.recipients import visible_addresses
 from alerts.reports import listing, sentences
 from alerts.reports.figures import ReportContent
 from alerts.reports.mail import investigate_path
@@ -53,12 +53,12 @@ def report(request: HttpRequest, access: WorkspaceAccess, report_id: UUID) -> Ht
     """One summary as it was made, and what became of its messages."""
     found = listing.report_of(access.workspace.pk, report_id)
     content = ReportContent.from_json(found.content) if found.content else None
-    deliveries, eyes = list(listing.messages_of(found)[:MOST_MESSAGES]), eyes_of(access)
+    deliveries, visible = list(listing.messages_of(found)[:MOST_MESSAGES]), visible_addresses(access)
     context: dict[str, Any] = {
         "report": found,
         "window": f"{found.first_day:%-d %b %Y}",
         "is_preview": found.schedule_id is None,
-        "deliveries": [(each, receiver(each, eyes), error_text(each, eyes)) for each in deliveries],
+        "deliveries": [(each, receiver(each, visible), error_text(each, visible)) for each in deliveries],
         "more_deliveries": found.deliveries.count() - len(deliveries),
     }
     if content:

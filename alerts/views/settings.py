@@ -98,6 +98,7 @@ def _page(
         "rows": _rows(form, preferences, plan),
         "cooldown": cooldown_in_words(preferences),
         "quiet_hours": quiet_hours_in_words(preferences),
+        "plan": plan,
         "gaps": gaps(workspace.pk, preferences, plan),
         "quiet": next_quiet_hours(hours, workspace.timezone, utc_now()) if hours else None,
         "now": utc_now(),

@@ -172,8 +172,8 @@ def _card(
 
 def _moments(workspace: Workspace, schedule: Schedule, values: ScheduleValues, now: datetime) -> list[MomentInWords]:
     """The next three under `values`, by the clocks of the workspace."""
-    cursor = cursor_after(schedule, workspace, is_enabled=values.is_enabled, now=now)
     timetable = Timetable(ReportKind(schedule.kind), workspace.timezone, values.send_at, values.weekday)
+    cursor = cursor_after(schedule, timetable, is_enabled=values.is_enabled, now=now)
     return moments_in_words(timetable, next_three(timetable, cursor), now)
 
 

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -300,10 +300,12 @@ def _tls() -> ssl.SSLContext:
 def _beginning(chunks: Iterator[bytes]) -> str:
     """Up to `LONGEST_TEXT` bytes as text. The rest is not read: whoever sends for ever speaks to nobody."""
     data = b""
-    for chunk in chunks:
-        data += chunk
-        if len(data) >= LONGEST_TEXT:
-            break
+    # The status is there: a body that drips, breaks off or is broken takes nothing back.
+    with suppress(HttpError, httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError):
+        for chunk in chunks:
+            data += chunk
+            if len(data) >= LONGEST_TEXT:
+                break
     text = data[:LONGEST_TEXT].decode("utf-8", errors="replace")
     # PostgreSQL stores no NUL characters, and other control characters have no place on a page.
     return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)

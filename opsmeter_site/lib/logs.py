@@ -1,5 +1,6 @@
-"""Log hygiene: no key, token or password reaches a log line."""
+"""Log hygiene: no key, token or password reaches a log line, and no line says what is no news."""
 
+import logging
 import re
 from collections.abc import MutableMapping
 from typing import Any
@@ -27,3 +28,9 @@ def redact_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) 
 def redact_text(text: str) -> str:
     """`text` with keys, tokens, bearer credentials and what mailed links carry replaced by a marker."""
     return _SECRET_TEXT.sub(lambda match: str(match[match.lastindex or 0]) + _HIDDEN, text)
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """A filter: beat asks every second, and what waited too long expires. After a pause that is no news."""
+    said = record.msg if isinstance(record.msg, dict) else {}
+    return not (said.get("event") == "task_revoked" and said.get("expired"))

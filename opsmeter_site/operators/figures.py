@@ -208,7 +208,7 @@ def of_upkeep(now: datetime) -> list[Figure]:
         _count("Ledgers with drift", found["drift"], "workspaces, last audit", f"{where}?ledger=drift", BAD),
         _count("Ledger audits late", found["audits"], "workspaces, 36 hours", f"{where}?ledger=late", WARN),
         _count("Retention late", found["purges"], "workspaces, 3 hours", f"{where}?retention=late", WARN),
-        _count("Summaries late", found["summaries"], "workspaces, 1 hour", f"{where}?summaries=late", WARN),
+        _count("Sums for pages late", found["summaries"], "workspaces, 1 hour", f"{where}?summaries=late", WARN),
     ]
 
 

@@ -1,8 +1,6 @@
-"""Alerts as the sources make them, and browsers to look at them."""
+"""Alerts as the sources make them."""
 
 from datetime import UTC, datetime, timedelta
-
-from django.test import Client
 
 from alerts.findings import Finding
 from alerts.models import Alert, AlertKind, Severity
@@ -48,10 +46,3 @@ def raise_many(workspace, number, *, apart=timedelta(minutes=1), **wanted):
     ]
     raise_alerts(findings, start)
     return list(Alert.objects.filter(workspace=workspace).order_by("opened_at"))
-
-
-def browser(user):
-    """Somebody's browser, signed in."""
-    client = Client()
-    client.force_login(user)
-    return client

@@ -1,5 +1,6 @@
 """Messages as `alerts.composing` makes them, written by hand."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -65,6 +66,5 @@ def with_mail(plain: Message, recipient: str = "ada@example.com") -> Message:
         html=f'<p>{plain.text}</p><img src="cid:chart" alt="Spend by day">',
         images=(InlineImage("chart", PNG),),
     )
-    values = {name: getattr(plain, name) for name in Message.__slots__}
     unsubscribe = "https://opsmeter.example/mail/unsubscribe/token/"
-    return Message(**values | {"mail": mail, "recipient": recipient, "unsubscribe_url": unsubscribe})
+    return replace(plain, mail=mail, recipient=recipient, unsubscribe_url=unsubscribe)

@@ -62,11 +62,6 @@ def cast():
 
 
 @pytest.fixture
-def space(cast):
-    return cast.workspace
-
-
-@pytest.fixture
 def channel(space):
     return Channel.objects.create(workspace=space, kind=ChannelKind.SLACK, name="Ops", sealed=seal(SECRET))
 
@@ -210,7 +205,7 @@ def test_a_failed_summary_is_made_again(console, space):
 def test_only_what_failed_of_a_summary_is_sent_again(console, space, channel):
     report = make_report(space, state=ReportState.READY)
     failed, sent = (queue(channel, state, report=report) for state in ("failed", "sent"))
-    assert "On their way again: 1 messages." in act(console, Report, "send_again", [report]).content.decode()
+    assert "Messages on their way again: 1." in act(console, Report, "send_again", [report]).content.decode()
     assert list(report.deliveries.filter(state=DeliveryState.WAITING)) == [failed]
     assert list(report.deliveries.filter(state=DeliveryState.SENT)) == [sent]
 
@@ -248,7 +243,7 @@ def test_a_schedule_whose_summary_was_made_sends_what_is_unsent(console, space, 
     report = make_report(space, state=ReportState.READY)
     assert "nothing of it is unsent" in run_again(console, report.schedule)
     queue(channel, "failed", report=report)
-    assert "1 messages are sent again" in run_again(console, report.schedule)
+    assert "is sent again to 1 that did not get it" in run_again(console, report.schedule)
 
 
 # --- The first page ---------------------------------------------------------------------------------------------------
@@ -296,7 +291,6 @@ def test_messages_and_summaries_in_figures_that_lead_to_their_lists(console, cha
         "Messages being sent": "1",
         "Messages overdue": "0",
         "Messages failed": "1",
-        "Summaries late": "0",
         "Summaries to be made": "0",
         "Summaries failed": "1",
         "Schedules overdue": "0",

@@ -14,24 +14,11 @@ from alerts.models import Action, AttemptOutcome, Channel, ChannelKind, ChannelS
 from alerts.outgoing import queue
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput, NotAllowed, NotFound
-from tests.alerts.receivers import receiver
 from tests.factories import UserFactory, make_cast, make_workspace
 from workspaces.models import AuditEntry, Role
 from workspaces.services import add_member
 
 HOOK = "https://example.com/hook"
-
-
-@pytest.fixture
-def opened(db):
-    return make_workspace("pro")
-
-
-@pytest.fixture
-def there(settings):
-    with receiver() as running:
-        settings.CHANNEL_HOSTS_ALLOWED = [running.host]
-        yield running
 
 
 def wishes(name="Room", **changes):
@@ -61,7 +48,7 @@ def test_nobody_takes_the_name_of_email_before_it_is_there(opened):
 
 def test_other_channels_need_a_plan_that_has_them(db):
     for plan in ("free", "starter"):
-        with pytest.raises(NotAllowed, match="e-mail only"):
+        with pytest.raises(NotAllowed, match="come with the Pro plan"):
             make(make_workspace(plan))
 
 

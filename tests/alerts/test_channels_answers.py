@@ -14,6 +14,10 @@ from tests.alerts.receivers import hangs, raw_server, receiver
 SENT, RETRY, REFUSED = AttemptOutcome.SENT, AttemptOutcome.RETRY, AttemptOutcome.REFUSED
 # Refused, and the channel stays on.
 BAD_MESSAGE = "bad message"
+# Refused, and tried again.
+DOUBTED = "doubted"
+# What a service means for good, and a program of the customer's perhaps not.
+NOT_HERE = "not here"
 SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 SUCCESS = '{"status": "success"}'
 POSTING = ("slack", "teams", "pagerduty", "webhook")
@@ -33,6 +37,9 @@ def send(kind, url, told=None):
 
 
 def meaning(answer):
+    if answer.is_doubted:
+        assert answer.outcome == RETRY
+        return DOUBTED
     return BAD_MESSAGE if answer.is_message_fault else answer.outcome
 
 
@@ -70,9 +77,9 @@ def meaning(answer):
         ("pagerduty", 403, "", REFUSED),
         ("webhook", 200, "whatever", SENT),
         ("webhook", 204, "", SENT),
-        ("webhook", 400, "bad signature", REFUSED),
-        ("webhook", 401, "", REFUSED),
-        ("webhook", 404, "", REFUSED),
+        ("webhook", 400, "bad signature", DOUBTED),
+        ("webhook", 401, "", DOUBTED),
+        ("webhook", 404, "", DOUBTED),
         ("webhook", 410, "", REFUSED),
         ("webhook", 413, "", BAD_MESSAGE),
     ],
@@ -88,11 +95,11 @@ def test_answers(there, kind, status, text, expected):
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (301, REFUSED),
-        (302, REFUSED),
-        (307, REFUSED),
-        (403, REFUSED),
-        (404, REFUSED),
+        (301, NOT_HERE),
+        (302, NOT_HERE),
+        (307, NOT_HERE),
+        (403, NOT_HERE),
+        (404, NOT_HERE),
         (408, RETRY),
         (410, REFUSED),
         (425, RETRY),
@@ -106,6 +113,8 @@ def test_answers(there, kind, status, text, expected):
 def test_statuses_that_mean_the_same_everywhere(there, kind, status, expected):
     there.answer(status, "", Location="http://127.0.0.1:1/", Retry_After="17")
     answer = send(kind, there.url)
+    if expected is NOT_HERE:
+        expected = DOUBTED if kind == "webhook" else REFUSED
     assert (meaning(answer), answer.retry_after_seconds) == (expected, 17)
     assert ("redirects are not followed" in answer.text) == (300 <= status < 400)
 
@@ -129,6 +138,18 @@ def test_a_network_that_fails_is_tried_again(there, kind, monkeypatch):
         slow = send(kind, f"http://127.0.0.1:{port}/secret")
     assert slow.outcome == RETRY
     assert "secret" not in gone.text + slow.text
+
+
+@pytest.mark.parametrize("kind", POSTING)
+@pytest.mark.parametrize(
+    "secret", ["/hooks/Zm9v%20YmFy", "/hooks/Zm9v YmFy", "sig=tok%2Fen-tok%2Fen", "tok/en-tok/en", "k" * 32, SECRET]
+)
+def test_who_says_what_was_sent_gives_no_secret_away(there, kind, secret):
+    address = there.url.replace("/hook", "/hooks/Zm9v%20YmFy?sig=tok%2Fen-tok%2Fen&v=1")
+    there.answer(500, f"Cannot POST {secret} with {address} to webhooks")
+    answer = send(kind, address)
+    assert answer.text.endswith(" with (hidden) to webhooks")
+    assert not any(each in answer.text for each in ("Zm9v", "tok", "kkk", SECRET))
 
 
 def test_a_long_answer_is_cut(there):

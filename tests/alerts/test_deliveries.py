@@ -13,8 +13,8 @@ from django.core.mail.backends.base import BaseEmailBackend
 from alerts import channel_services, delivery_services
 from alerts.channel_sets import email_channel
 from alerts.channels.base import Answer
-from alerts.deliveries import ALL_BUT_SUMMARIES, LEASE, MOST_OF_ONE_CHANNEL, deliver_due
-from alerts.delivery_results import PAUSES, Claim, pause_seconds, record
+from alerts.deliveries import ALL_BUT_SUMMARIES, LEASE, MOST_OF_ONE_CHANNEL, THREADS, deliver_due
+from alerts.delivery_results import PAUSES, REFUSALS_BELIEVED, Claim, pause_seconds, record
 from alerts.models import (
     Action,
     Attempt,
@@ -40,11 +40,6 @@ pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
 LONG = 30.0
 SENT, WAITING, FAILED = DeliveryState.SENT, DeliveryState.WAITING, DeliveryState.FAILED
-
-
-@pytest.fixture
-def opened():
-    return make_workspace("pro")
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +156,30 @@ class TestRetries:
         deliver_due(LONG)
         assert reread(delivery).state == FAILED
         assert delivery.last_error == "Given up after 53 attempts. HTTP 500: still broken"
-        assert reread(channel).state == ChannelState.ACTIVE
+
+    def test_who_took_nothing_for_two_days_is_switched_off_and_the_owners_are_told(self, channel, hook, opened):
+        queue_alert(channel)
+        Delivery.objects.update(attempts_made=len(PAUSES))
+        hook.answer(500, "still broken")
+        deliver_due(LONG)
+        failure = "Given up after 53 attempts. HTTP 500: still broken"
+        assert (reread(channel).state, channel.failure) == (ChannelState.OFF, failure)
+        assert [one.to for one in mail.outbox] == [[opened.owner.email]]
+
+    def test_who_took_others_meanwhile_stays_on(self, channel, hook):
+        delivery = queue_alert(channel)
+        Delivery.objects.update(attempts_made=len(PAUSES))
+        Channel.objects.update(last_sent_at=utc_now())
+        hook.answer(500, "not this one")
+        deliver_due(LONG)
+        assert (reread(delivery).state, reread(channel).state) == (FAILED, ChannelState.ACTIVE)
+
+    def test_what_we_cannot_write_switches_no_channel_off(self, channel):
+        delivery = queue_alert(channel)
+        Delivery.objects.update(attempts_made=len(PAUSES))
+        Channel.objects.filter(pk=channel.pk).update(sealed="not-what-we-sealed")
+        deliver_due(LONG)
+        assert (reread(delivery).state, reread(channel).state) == (FAILED, ChannelState.ACTIVE)
 
     def test_a_mistake_of_ours_is_tried_again_and_gives_nothing_away(self, channel, hook, caplog):
         delivery = queue_alert(channel)
@@ -190,9 +208,38 @@ class TestRefusals:
             ([opened.owner.email], f"{opened.workspace.name}: The channel Hook (Signed webhook) was switched off")
         ]
 
+    def test_an_answer_that_no_database_stores_is_kept_without_that(self, channel):
+        delivery = queue_alert(channel)
+        claim = Claim(delivery, delivery.attempts.create(number=1, started_at=utc_now()))
+        Delivery.objects.filter(pk=delivery.pk).update(state=DeliveryState.SENDING, attempts_made=1)
+        record(claim, Answer(AttemptOutcome.RETRY, None, "451 a\0b"))
+        assert (reread(delivery).state, delivery.last_error) == (WAITING, "451 ab")
+
+    def test_a_refusal_that_may_pass_is_believed_when_it_is_repeated(self, channel, hook, clock):
+        delivery = queue_alert(channel)
+        for status in (503, 404, 429, *[404] * (REFUSALS_BELIEVED - 2)):
+            hook.answer(status, "nothing here")
+            deliver_due(LONG)
+            assert (reread(delivery).state, reread(channel).state) == (WAITING, ChannelState.ACTIVE)
+            clock.shift(seconds_until(delivery) + 1)
+        hook.answer(404, "nothing here")
+        deliver_due(LONG)
+        assert (reread(delivery).state, delivery.last_error) == (FAILED, "HTTP 404: nothing here")
+        assert (reread(channel).state, channel.failure) == (ChannelState.OFF, "HTTP 404: nothing here")
+        assert outcomes(delivery)[-2:] == [AttemptOutcome.RETRY, AttemptOutcome.REFUSED]
+        assert len(mail.outbox) == 1
+
+    def test_a_receiver_that_refuses_during_its_deployment_gets_the_message_after_it(self, channel, hook, clock):
+        delivery = queue_alert(channel)
+        for status in (404, 502, 401, 200):
+            hook.answer(status)
+            deliver_due(LONG)
+            clock.shift(seconds_until(delivery) + 1)
+        assert (reread(delivery).state, reread(channel).state) == (SENT, ChannelState.ACTIVE)
+
     def test_what_was_missed_can_be_sent_after_it_was_put_right(self, channel, hook, opened):
         delivery = queue_alert(channel)
-        hook.answer(404)
+        hook.answer(410)
         deliver_due(LONG)
         hook.answer(200)
         channel_services.resume(reread(channel), acting_user=opened.owner)
@@ -208,7 +255,7 @@ class TestRefusals:
 
     def test_a_test_leaves_its_channel_on(self, channel, hook, opened):
         delivery = queue(channel, Action.TEST, requested_by=opened.owner)
-        hook.answer(404)
+        hook.answer(410)
         deliver_due(LONG)
         assert (reread(delivery).state, reread(channel).state) == (FAILED, ChannelState.ACTIVE)
 
@@ -364,6 +411,32 @@ def test_a_receiver_that_hangs_does_not_keep_the_others_waiting(opened, hook):
     assert others_have_theirs.is_set()
     assert {reread(delivery).state for delivery in deliveries} == {SENT}
     assert {delivery.attempts_made for delivery in deliveries} == {1}
+
+
+@pytest.mark.parametrize("fields", [{"attempts_made": 1}, {"created_at": NOON}], ids=["tried before", "put off"])
+def test_receivers_that_have_failed_and_hang_leave_room_for_new_messages(opened, hook, fields):
+    """More of them than there are threads: they answer once the new message has arrived."""
+    new_one_arrived, was_first = threading.Event(), []
+
+    def answer_last(connection):
+        connection.recv(65_536)
+        was_first.append(new_one_arrived.wait(3))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with raw_server(answer_last) as port:
+        alert, well = make_alert(opened.workspace), make_webhook(opened.workspace, hook.url)
+        for number in range(THREADS // MOST_OF_ONE_CHANNEL):
+            hanging = make_webhook(opened.workspace, f"http://127.0.0.1:{port}/", f"Hangs {number}")
+            for _ in range(MOST_OF_ONE_CHANNEL):
+                queue_alert(hanging, alert)
+        Delivery.objects.update(**fields)
+        queue_alert(well, alert, hold="cooldown", send_at=utc_now() + timedelta(seconds=0.3))
+        watcher = threading.Thread(target=lambda: _wait_for(hook, 1, new_one_arrived))
+        watcher.start()
+        deliver_due(LONG)
+        watcher.join()
+    assert was_first == [True] * THREADS
+    assert set(Delivery.objects.values_list("state", flat=True)) == {SENT}
 
 
 def test_a_mail_server_that_hangs_does_not_keep_other_channels_waiting(hook, settings):

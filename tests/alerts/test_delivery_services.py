@@ -9,15 +9,9 @@ from alerts.models import Delivery, DeliveryState
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import NotAllowed, NotFound
 from tests.alerts.outbound import make_webhook, queue_alert
-from tests.factories import make_workspace
 from workspaces.models import AuditEntry
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def opened():
-    return make_workspace("pro")
 
 
 @pytest.fixture

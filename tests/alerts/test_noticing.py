@@ -4,7 +4,6 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
-import time_machine
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
@@ -31,20 +30,7 @@ from tests.alerts.telling import (
 )
 from tests.factories import make_workspace
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used")]
-
-
-@pytest.fixture(autouse=True)
-def clock(db):
-    # Crossings that tests with real commits have left behind are not ours.
-    LimitCrossing.objects.filter(claimed_at=None).update(claimed_at=NOON)
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def opened():
-    return make_workspace("pro")
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used", "clock")]
 
 
 def notice():

@@ -22,16 +22,6 @@ pytestmark = pytest.mark.django_db
 ALERTS, SUMMARIES = MailTopic.ALERTS, MailTopic.SUMMARIES
 
 
-@pytest.fixture
-def cast():
-    return make_cast("pro")
-
-
-@pytest.fixture
-def space(cast):
-    return cast.workspace
-
-
 def named(cast, email="bob@example.org", *, confirmed=True):
     recipient = recipient_services.add_recipient(cast.workspace, email, acting_user=cast.admin)
     if confirmed:

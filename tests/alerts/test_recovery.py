@@ -4,7 +4,6 @@ from datetime import time, timedelta
 from decimal import Decimal
 
 import pytest
-import time_machine
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -12,7 +11,7 @@ from alerts.models import Action, Alert, AlertKind, ChannelKind, Handling
 from alerts.noticing import notice_crossings, raise_alerts
 from alerts.recovery import recover
 from alerts.services import reopen, resolve
-from ingest.models import Limit, LimitCrossing, Meter
+from ingest.models import Limit, Meter
 from opsmeter_site.lib.clock import utc_now
 from tests.alerts.telling import (
     DAY,
@@ -32,23 +31,10 @@ from tests.alerts.telling import (
 )
 from tests.factories import make_workspace
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used", "clock")]
 
 NIGHT = {"quiet_from": time(22), "quiet_until": time(7)}
 TOMORROW = NOON.replace(day=16, hour=0)
-
-
-@pytest.fixture(autouse=True)
-def clock(db):
-    LimitCrossing.objects.filter(claimed_at=None).update(claimed_at=NOON)
-    Alert.objects.all().delete()
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def opened():
-    return make_workspace("pro")
 
 
 def exceed(opened, usd="51", **settings):

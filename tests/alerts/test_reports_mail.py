@@ -1,5 +1,6 @@
 """A summary as mail and for chat: the same figures in subject, text and HTML, whatever names people have chosen."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from html import unescape
@@ -12,6 +13,8 @@ from PIL import Image
 
 from alerts.models import Report, ReportKind
 from alerts.reports import chart, sentences
+from alerts.reports.alert_figures import MOST_LINES
+from alerts.reports.content import RANKED, RANKED_ROWS
 from alerts.reports.figures import (
     AlertLine,
     Alerts,
@@ -32,6 +35,7 @@ from alerts.reports.figures import (
     Usage,
 )
 from alerts.reports.mail import report_brief, report_mail
+from ingest.drivers import Driver
 from workspaces.models import Workspace
 
 DAY = date(2026, 11, 21)
@@ -274,12 +278,74 @@ def test_chat_gets_three_sentences_and_eight_facts_at_most(kind):
     [
         ({"before": Usage()}, "Spend was at least $41.25 on Saturday; nothing was spent the day before."),
         ({"before": usage("41.25")}, "Spend was at least $41.25 on Saturday, as much as the day before."),
-        ({"now": Usage()}, "No request was stored on Saturday; $36.85 was spent the day before."),
-        ({"now": Usage(), "before": Usage()}, "No request was stored on Saturday."),
+        (
+            {"before": usage("40", unpriced_requests=1)},
+            "Spend was at least $41.25 on Saturday, up 3.1% ($1.25) from at least $40.00 the day before.",
+        ),
+        (
+            {"now": usage("0"), "before": usage("0", unpriced_requests=1)},
+            "Spend was $0.00 on Saturday; at least $0.00 was spent the day before.",
+        ),
+        (
+            {"now": Usage(), "refused": Refused()},
+            "No request was stored on Saturday; $36.85 was spent the day before.",
+        ),
+        ({"now": Usage(), "before": Usage()}, "No request was stored on Saturday; 120 were refused."),
+        (
+            {"now": Usage(), "before": Usage(), "refused": Refused(requests=1)},
+            "No request was stored on Saturday; 1 was refused.",
+        ),
     ],
 )
 def test_the_headline_of_unusual_days(changes, words):
     assert sentences.headline(full_content(**changes)) == words
+
+
+def test_one_of_anything_is_not_many():
+    spells = tuple(
+        RefusedSpell(start=MIDNIGHT, end=MIDNIGHT, reason="budget_exceeded", requests=1, cost_usd=Decimal(0))
+        for _ in range(5)
+    )
+    arrival = Arrival(dimension="model", value="small", provider="openai", requests=1, cost_usd=Decimal(1))
+    one = full_content(now=usage("50", 1), refused=Refused(requests=1, spells=spells), arrivals=(arrival,))
+    mail = report_mail(report_with(one), LEAVE)
+    for words in (
+        "1 request, 2,400 before",
+        "1 request (50.0% of what arrived) refused",
+        "and 1 more time.",
+        "1 request\n",
+    ):
+        assert words in mail.text, words
+    only_refused = report_with(full_content(now=Usage(), refused=Refused(requests=1, spells=spells[:1])))
+    assert only_refused.title == "Acme · Saturday 21 Nov: 1 request refused"
+
+
+def test_the_executive_report_explains_the_names_of_drivers():
+    mail = report_mail(report_with(full_content(ReportKind.EXECUTIVE)), LEAVE)
+    for words in ("Volume: more or fewer requests, at the average cost", "Price: the same tokens cost more or less"):
+        assert words in mail.text
+        assert words in mail.html
+
+
+@pytest.mark.parametrize("name", ["endpoint-" * 25, "\u4e2d" * 200], ids=["latin", "chinese"])
+def test_mail_with_the_longest_names_is_not_clipped(kind, name):
+    """Gmail shows about 102 KB of a mail and hides the rest, with it the link to unsubscribe."""
+    row = Row(value=name, provider=name, now=usage("35123.12", 12_345_678), before=usage("31"))
+    many = full_content(
+        kind,
+        name,
+        change=Change(
+            effects=tuple(Effect(driver=each.value, amount_usd=Decimal(-1)) for each in Driver),
+            main="price",
+            main_endpoint=name,
+            movers=(Mover(endpoint_tag=name, before_usd=Decimal(1), now_usd=Decimal(2), driver="price"),) * 5,
+        ),
+        rankings=tuple(Ranking(dimension=each, rows=(row,) * RANKED_ROWS, more=9) for each in RANKED),
+        arrivals=(Arrival(dimension="model", value=name, provider=name, requests=1, cost_usd=Decimal(1)),) * 8,
+        unpriced_models=(f"{name}/{name}",) * 5,
+        alerts=Alerts(lines=(replace(full_content(kind, name).alerts.lines[0], title=name),) * MOST_LINES, total=99),
+    )
+    assert len(report_mail(report_with(many, name), LEAVE).html.encode()) < 102_000
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,12 @@ from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
 import pytest
-import time_machine
 
 from alerts.models import AlertKind, ChannelKind, ChannelState, Handling, Mode, Recipient, Severity
 from alerts.noticing import notice_crossings, raise_alerts
 from alerts.preferences import effective_mode, preferences_of
 from billing.selectors import plan_features
 from billing.services import change_workspace_plan
-from ingest.models import LimitCrossing
 from opsmeter_site.lib.clock import utc_now
 from tests.alerts.telling import (
     HOUR,
@@ -29,23 +27,11 @@ from tests.alerts.telling import (
 )
 from tests.factories import make_workspace
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used", "clock")]
 
 WARNING, CRITICAL, INFO = Severity.WARNING, Severity.CRITICAL, Severity.INFO
 NIGHT = {"quiet_from": time(22), "quiet_until": time(7)}
 EVENING, MORNING = NOON.replace(hour=23), NOON.replace(day=16, hour=7)
-
-
-@pytest.fixture(autouse=True)
-def clock(db):
-    LimitCrossing.objects.filter(claimed_at=None).update(claimed_at=NOON)
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def opened():
-    return make_workspace("pro")
 
 
 def found(opened, **changes):

@@ -26,11 +26,6 @@ UNIT_COST = RuleValues(kind="unit_cost", dimension="endpoint_tag", value="checko
 SPENDER = RuleValues(kind="spender_over", dimension="tenant_id", threshold_usd=Decimal(50), period="day")
 
 
-@pytest.fixture
-def opened():
-    return make_workspace("pro")
-
-
 def create(opened, values=UNIT_COST, **changes):
     return create_rule(opened.workspace, replace(values, **changes), acting_user=opened.owner)
 

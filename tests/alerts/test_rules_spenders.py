@@ -16,11 +16,6 @@ NOW = datetime(2026, 11, 10, 12, 7, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-@pytest.fixture
-def workspace():
-    return make_workspace("pro").workspace
-
-
 def make_rule(workspace, threshold=50, *, dimension=RuleDimension.TENANT, period=RulePeriod.DAY, **facts):
     return Rule.objects.create(
         workspace=workspace,

@@ -16,11 +16,6 @@ NOW = datetime(2026, 11, 10, 12, 7, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
-@pytest.fixture
-def workspace():
-    return make_workspace("pro").workspace
-
-
 def make_rule(workspace, threshold="0.02", *, dimension=RuleDimension.ENDPOINT, value="", **facts):
     return Rule.objects.create(
         workspace=workspace,

@@ -15,11 +15,6 @@ NOW = datetime(2026, 11, 10, 12, 7, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-@pytest.fixture
-def workspace():
-    return make_workspace("pro").workspace
-
-
 def unpriced(workspace, model="gpt-99", moment=NOW, **facts):
     roll(workspace, moment, model=model, is_priced=False, **facts)
 

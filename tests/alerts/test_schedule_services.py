@@ -111,6 +111,18 @@ class TestOffAndOn:
         ask_beat(clock, NOON + DAY * 6)
         assert sent(workspace) == [("11-22", "11-23 09:00"), ("11-23", "11-24 09:00")]
 
+    @pytest.mark.parametrize("hour", [7, 8], ids=["before the send moment", "at it"])
+    def test_off_and_on_at_once_loses_only_what_was_due_meanwhile(
+        self, workspace: Workspace, clock: Any, hour: int
+    ) -> None:
+        clock.move_to(datetime(2026, 11, 19, 6, 59, tzinfo=UTC))
+        change(workspace, is_enabled=False)
+        ask_beat(clock, datetime(2026, 11, 19, hour, 0, tzinfo=UTC))
+        change(workspace)
+        ask_beat(clock, NOON + DAY * 2)
+        still_to_come = [("11-18", "11-19 09:00")] if hour == 7 else []
+        assert sent(workspace) == [*still_to_come, ("11-19", "11-20 09:00")]
+
     def test_off_and_on_within_a_day_changes_nothing(self, workspace: Workspace, clock: Any) -> None:
         ask_beat(clock, NOON + DAY)
         change(workspace, is_enabled=False)

@@ -52,6 +52,18 @@ class TestOneWorkspace:
         assert start_due_reports(NOON) == 0
         assert Schedule.objects.filter(workspace=workspace).count() == 3
 
+    @pytest.mark.parametrize(
+        ("days_ago", "first_day"), [(0, "2026-11-18"), (3, "2026-11-15"), (MOST_MADE_UP + 1, "2026-11-18")]
+    )
+    def test_who_came_during_a_downtime_is_owed_the_days_since(self, days_ago: int, first_day: str) -> None:
+        """A workspace that is older had no summaries before: it was there before they were."""
+        workspace = make_workspace("pro").workspace
+        Workspace.objects.filter(pk=workspace.pk).update(created_at=NOON - DAY * days_ago)
+        start_due_reports(NOON)
+        start_due_reports(NOON + DAY)
+        assert days_of(workspace)[0] == first_day
+        assert days_of(workspace)[-1] == "2026-11-18"
+
     def test_a_report_says_what_it_covers(self) -> None:
         workspace = make_workspace("team", timezone="Europe/Berlin").workspace
         start_due_reports(NOON)

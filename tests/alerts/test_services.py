@@ -4,7 +4,6 @@ from datetime import time
 from uuid import uuid4
 
 import pytest
-import time_machine
 
 from alerts.models import Action, Alert, AlertKind, AlertNote, ChannelKind
 from alerts.noticing import raise_alerts
@@ -12,22 +11,10 @@ from alerts.services import LONGEST_NOTE, acknowledge, add_note, reopen, resolve
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput, NotAllowed, NotFound
 from tests.alerts.telling import DAY, HOUR, MINUTE, NOON, add_channel, finding, messages_of, send, set_alerts
-from tests.factories import make_cast
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used", "clock")]
 
 NIGHT = {"quiet_from": time(22), "quiet_until": time(7)}
-
-
-@pytest.fixture(autouse=True)
-def clock():
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
-
-
-@pytest.fixture
-def cast():
-    return make_cast("pro")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ BEFORE = NOON - timedelta(minutes=1)
         ),
         (Handling.SUMMARY, None, Messages(), "Told in the summary"),
         (Handling.INBOX, None, Messages(), "In the inbox only, as it is set"),
-        (Handling.PLAN, None, Messages(), "The plan tells it in the summary or inbox only"),
+        (Handling.PLAN, None, Messages(), "Not sent at once on this plan: told in the summary if the plan has one"),
         (Handling.NOBODY, None, Messages(), "Told to nobody: no channel and no recipient takes it"),
     ],
 )

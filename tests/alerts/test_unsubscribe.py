@@ -20,16 +20,6 @@ ALERTS, SUMMARIES = MailTopic.ALERTS, MailTopic.SUMMARIES
 
 
 @pytest.fixture
-def cast():
-    return make_cast("pro")
-
-
-@pytest.fixture
-def space(cast):
-    return cast.workspace
-
-
-@pytest.fixture
 def browser():
     """Nobody is signed in, and forgery is looked for as in production."""
     return Client(enforce_csrf_checks=True)

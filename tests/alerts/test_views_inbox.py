@@ -9,10 +9,10 @@ from alerts import services
 from alerts.models import Alert, AlertKind, AlertState, Severity
 from alerts.noticing import raise_alerts
 from alerts.selectors import PAGE_ROWS
-from tests.alerts.inbox import NOON, browser, finding, raise_many, raise_one
+from tests.alerts.inbox import NOON, finding, raise_many, raise_one
 from tests.factories import make_cast
 from tests.ledger import make_events
-from tests.pages import page
+from tests.pages import page, signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -64,7 +64,7 @@ class TestList:
     def test_the_newest_is_first_with_all_that_matters(self, cast):
         raise_one(cast.workspace, scope="limit:old", occurred_at=NOON - HOUR, title="Earlier")
         raise_one(cast.workspace, severity=Severity.CRITICAL, title="Later <one>")
-        response = browser(cast.viewer).get(address(cast))
+        response = signed_in(cast.viewer).get(address(cast))
         assert titles(response) == ["Later <one>", "Earlier"]
         row = page(response).all("li", "alert-row")[0].text
         assert "Critical" in row
@@ -81,7 +81,7 @@ class TestList:
             cast.workspace, scope="x", kind=AlertKind.UNPRICED_MODEL, title="Unpriced", occurred_at=NOON - 48 * HOUR
         )
         services.acknowledge(warning, cast.member)
-        client = browser(cast.viewer)
+        client = signed_in(cast.viewer)
         assert titles(client.get(address(cast, "?state=acknowledged"))) == [warning.title]
         assert titles(client.get(address(cast, "?severity=critical"))) == [critical.title]
         assert titles(client.get(address(cast, "?kind=unpriced_model"))) == ["Unpriced"]
@@ -94,19 +94,19 @@ class TestList:
     def test_what_is_not_understood_counts_as_not_said(self, cast):
         raise_one(cast.workspace)
         query = "?state=x&kind=y&severity=z&period=1y&cursor=%00"
-        assert len(titles(browser(cast.viewer).get(address(cast, query)))) == 1
+        assert len(titles(signed_in(cast.viewer).get(address(cast, query)))) == 1
 
     def test_an_empty_inbox_says_what_will_come(self, cast):
-        text = page(browser(cast.admin).get(address(cast))).one("div", "empty")
+        text = page(signed_in(cast.admin).get(address(cast))).one("div", "empty")
         assert "Nothing has happened yet" in text.text
         assert text.one("a", "button").text == "Set a budget"
         raise_one(cast.workspace)
-        assert "Nothing matches" in page(browser(cast.viewer).get(address(cast, "?severity=info"))).text
-        assert "No alert is in this state" in page(browser(cast.viewer).get(address(cast, "?state=resolved"))).text
+        assert "Nothing matches" in page(signed_in(cast.viewer).get(address(cast, "?severity=info"))).text
+        assert "No alert is in this state" in page(signed_in(cast.viewer).get(address(cast, "?state=resolved"))).text
 
     def test_pages_lead_there_and_back(self, cast):
         raise_many(cast.workspace, 2 * PAGE_ROWS + 1)
-        client = browser(cast.viewer)
+        client = signed_in(cast.viewer)
         seen, address_of_page = [], address(cast)
         while address_of_page:
             shown = client.get(address_of_page)
@@ -126,7 +126,7 @@ class TestList:
 
     def test_equal_moments_lose_nobody(self, cast):
         raise_many(cast.workspace, PAGE_ROWS + 5, apart=timedelta(0))
-        client = browser(cast.viewer)
+        client = signed_in(cast.viewer)
         first = client.get(address(cast))
         older = page(first).one("nav", "pager").one("a").attributes["href"]
         assert len({*titles(first), *titles(client.get(older))}) == PAGE_ROWS + 5
@@ -134,7 +134,7 @@ class TestList:
     def test_how_it_was_told_and_how_often(self, cast):
         raise_one(cast.workspace)
         raise_alerts([finding(cast.workspace, occurred_at=NOON + HOUR / 2)], NOON + HOUR / 2)
-        row = page(browser(cast.viewer).get(address(cast))).one("li", "alert-row").text
+        row = page(signed_in(cast.viewer).get(address(cast))).one("li", "alert-row").text
         assert "Being sent" in row
         assert "De-duplicated: found 2 times, last 13:30" in row
 
@@ -144,7 +144,7 @@ class TestList:
         services.resolve(resolved, cast.admin)
         over = {"state": AlertState.RESOLVED, "resolved_at": NOON, "resolution": "A new period began"}
         Alert.objects.filter(pk=past.pk).update(**over)
-        client = browser(cast.member)
+        client = signed_in(cast.member)
         assert "Acknowledged by The member" in page(client.get(address(cast, "?state=acknowledged"))).text
         rows = page(client.get(address(cast, "?state=resolved"))).all("li", "alert-row")
         assert ["By itself: A new period began" in row.text for row in rows] == [True, False]
@@ -160,11 +160,11 @@ class TestList:
     )
     def test_what_it_is_about(self, cast, kind, facts, about):
         raise_one(cast.workspace, kind=kind, facts=facts, title="T")
-        shown = page(browser(cast.viewer).get(address(cast))).one("p", "alert-facts").text
+        shown = page(signed_in(cast.viewer).get(address(cast))).one("p", "alert-facts").text
         assert about in shown
 
     def test_it_looks_again_by_itself(self, cast):
-        client = browser(cast.member)
+        client = signed_in(cast.member)
         here = address(cast, "?severity=warning")
         assert page(client.get(here)).one("section", id="inbox").attributes["hx-get"] == here
         raise_one(cast.workspace)
@@ -177,7 +177,7 @@ class TestList:
 
     def test_it_takes_few_statements_however_many_rows(self, cast, django_assert_max_num_queries):
         raise_many(cast.workspace, PAGE_ROWS)
-        client = browser(cast.member)
+        client = signed_in(cast.member)
         client.get(address(cast))
         with django_assert_max_num_queries(10):
             client.get(address(cast))
@@ -185,7 +185,7 @@ class TestList:
             client.get(address(cast), headers=HTMX)
 
     def test_the_number_of_open_alerts_is_on_every_page(self, cast):
-        client = browser(cast.viewer)
+        client = signed_in(cast.viewer)
         somewhere = f"/w/{cast.workspace.slug}/settings/budgets/"
         assert "hidden" in page(client.get(somewhere)).one("span", id="open-alerts").attributes
         raise_many(cast.workspace, 3)
@@ -196,7 +196,7 @@ class TestList:
 
     def test_outsiders_find_nothing(self, cast):
         alert = raise_one(cast.workspace)
-        client = browser(cast.outsider)
+        client = signed_in(cast.outsider)
         assert client.get(address(cast)).status_code == 404
         assert client.get(address(cast, f"{alert.pk}/")).status_code == 404
         assert client.post(address(cast, "change/"), {"deed": "resolve", "alert": str(alert.pk)}).status_code == 404
@@ -205,7 +205,7 @@ class TestList:
 class TestChanging:
     def test_several_at_once_with_a_way_back(self, cast):
         one, two, three = raise_many(cast.workspace, 3)
-        client = browser(cast.member)
+        client = signed_in(cast.member)
         data = {"deed": "acknowledge", "alert": [str(one.pk), str(two.pk)], "back": "?severity=warning"}
         done = client.post(address(cast, "change/"), data, follow=True)
         assert done.redirect_chain[-1][0] == address(cast, "?severity=warning")
@@ -230,7 +230,7 @@ class TestChanging:
         alert = raise_one(cast.workspace)
         if before != "open":
             {"acknowledged": services.acknowledge, "resolved": services.resolve}[before](alert, cast.member)
-        client = browser(cast.member)
+        client = signed_in(cast.member)
         done = client.post(address(cast, f"{alert.pk}/change/"), {"deed": deed}, follow=True)
         assert done.redirect_chain[-1][0] == address(cast, f"{alert.pk}/")
         assert states(alert) == [after]
@@ -243,7 +243,7 @@ class TestChanging:
         services.resolve(old, cast.member)
         services.resolve(new, cast.member)
         data = {"deed": "reopen", "alert": [str(old.pk), str(new.pk)]}
-        done = browser(cast.member).post(address(cast, "change/"), data, follow=True)
+        done = signed_in(cast.member).post(address(cast, "change/"), data, follow=True)
         assert states(old, new) == ["resolved", "open"]
         assert any("Its time is over" in each for each in toasts(done))
         assert "1 alert is open again." in toasts(done)
@@ -259,24 +259,24 @@ class TestChanging:
     def test_nonsense_changes_nothing(self, cast, data, said):
         alert = raise_one(cast.workspace)
         wanted = data if "alert" in data or data["deed"] == "resolve" else data | {"alert": str(alert.pk)}
-        done = browser(cast.member).post(address(cast, "change/"), wanted, follow=True)
+        done = signed_in(cast.member).post(address(cast, "change/"), wanted, follow=True)
         assert toasts(done) == [said]
         assert states(alert) == ["open"]
 
     def test_another_workspaces_alert_is_not_touched(self, cast):
         theirs = raise_one(make_cast("pro").workspace)
-        browser(cast.owner).post(address(cast, "change/"), {"deed": "resolve", "alert": str(theirs.pk)})
-        assert browser(cast.owner).get(address(cast, f"{theirs.pk}/")).status_code == 404
+        signed_in(cast.owner).post(address(cast, "change/"), {"deed": "resolve", "alert": str(theirs.pk)})
+        assert signed_in(cast.owner).get(address(cast, f"{theirs.pk}/")).status_code == 404
         assert states(theirs) == ["open"]
 
     def test_back_leads_nowhere_else(self, cast):
         alert = raise_one(cast.workspace)
         data = {"deed": "resolve", "alert": str(alert.pk), "back": "//evil.example/?state=resolved"}
-        assert browser(cast.member).post(address(cast, "change/"), data).url.startswith(address(cast))
+        assert signed_in(cast.member).post(address(cast, "change/"), data).url.startswith(address(cast))
 
     def test_viewers_only_read(self, cast):
         alert = raise_one(cast.workspace)
-        client = browser(cast.viewer)
+        client = signed_in(cast.viewer)
         assert client.post(address(cast, "change/"), {"deed": "resolve", "alert": str(alert.pk)}).status_code == 403
         assert client.post(address(cast, f"{alert.pk}/change/"), {"deed": "resolve"}).status_code == 403
         assert client.post(address(cast, f"{alert.pk}/notes/"), {"text": "Hello"}).status_code == 403
@@ -286,7 +286,7 @@ class TestChanging:
 
 class TestOneAlert:
     def open(self, cast, alert, who="viewer"):
-        return page(browser(getattr(cast, who)).get(address(cast, f"{alert.pk}/")))
+        return page(signed_in(getattr(cast, who)).get(address(cast, f"{alert.pk}/")))
 
     def test_it_says_what_happened_and_who_was_told(self, cast):
         alert = raise_one(cast.workspace)
@@ -329,7 +329,7 @@ class TestOneAlert:
         wanted = "?range=custom&from=2026-11-10&to=2026-11-10&env=all&mode=real&endpoint=chat"
         assert link == f"/w/{cast.workspace.slug}/investigate/{wanted}"
         assert "the local days in Europe/Berlin that hold it" in shown.text
-        opened = page(browser(cast.viewer).get(link))
+        opened = page(signed_in(cast.viewer).get(link))
         assert "$0.09" in opened.text
 
     def test_in_a_utc_workspace_the_page_is_the_window(self):
@@ -356,7 +356,7 @@ class TestOneAlert:
 
     def test_notes(self, cast):
         alert = raise_one(cast.workspace)
-        client = browser(cast.member)
+        client = signed_in(cast.member)
         done = client.post(
             address(cast, f"{alert.pk}/notes/"), {"text": "It was the <batch> job.\nFixed."}, follow=True
         )

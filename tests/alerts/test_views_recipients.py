@@ -12,25 +12,9 @@ from alerts import recipient_services
 from alerts.models import MailOptOut, MailTopic, OptOutReason, Recipient
 from alerts.recipients import mail_addresses, recipient_roles
 from tests.factories import make_cast
-from tests.pages import page
+from tests.pages import page, signed_in
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def cast():
-    return make_cast("pro")
-
-
-@pytest.fixture
-def space(cast):
-    return cast.workspace
-
-
-def signed_in(person):
-    client = Client()
-    client.force_login(person)
-    return client
 
 
 def address(cast, name="settings-recipients", *things):
@@ -97,9 +81,9 @@ def test_addresses_of_strangers_are_for_admins_only(cast, space):
 
 
 def test_a_plan_without_mail_says_so(cast):
-    assert "sends no mail" not in opened(cast, cast.owner).text
+    assert "sends no messages" not in opened(cast, cast.owner).text
     free = make_cast("free")
-    assert "sends no mail" in opened(free, free.owner).text
+    assert "sends no messages" in opened(free, free.owner).text
 
 
 # --- Named addresses --------------------------------------------------------------------------------------------------

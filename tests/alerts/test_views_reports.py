@@ -7,10 +7,11 @@ from django.test import Client
 
 from alerts.models import Channel, Delivery, DeliveryState, Report, ReportState, Schedule
 from alerts.reports import listing
+from alerts.schedules import ensure_schedules
 from opsmeter_site.lib.clock import utc_now
 from tests.alerts.test_reports_mail import NASTY, full_content
 from tests.factories import make_cast
-from tests.pages import page
+from tests.pages import page, signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -22,9 +23,7 @@ def cast():
 
 @pytest.fixture
 def browser(cast):
-    client = Client()
-    client.force_login(cast.viewer)
-    return client
+    return signed_in(cast.viewer)
 
 
 @pytest.fixture
@@ -95,6 +94,14 @@ def test_nothing_yet_says_when_the_first_one_comes(cast, browser, schedule):
     Schedule.objects.all().delete()
     shown = page(browser.get(f"/w/{cast.workspace.slug}/reports/")).one("div", "empty")
     assert shown.one("a").attributes["href"] == f"/w/{cast.workspace.slug}/settings/summaries/"
+
+
+@pytest.mark.parametrize(("plan", "is_said"), [("free", False), ("starter", True)])
+def test_a_first_one_is_promised_only_where_the_plan_includes_it(plan, is_said):
+    cast = make_cast(plan)
+    ensure_schedules(cast.workspace, utc_now())
+    shown = page(signed_in(cast.viewer).get(f"/w/{cast.workspace.slug}/reports/")).one("div", "empty")
+    assert ("The first one comes on" in shown.text) is is_said
 
 
 def test_what_became_of_the_messages(cast, browser, schedule):

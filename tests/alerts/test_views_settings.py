@@ -9,9 +9,9 @@ from alerts.models import AlertSettings, Channel, ChannelKind, ChannelState, Rep
 from alerts.preferences import preferences_of
 from alerts.schedules import ensure_schedules
 from alerts.settings_services import update_alert_settings
-from tests.alerts.inbox import NOON, browser
+from tests.alerts.inbox import NOON
 from tests.factories import make_cast
-from tests.pages import page
+from tests.pages import page, signed_in
 from workspaces.models import AuditEntry
 
 pytestmark = pytest.mark.django_db
@@ -63,7 +63,7 @@ def notices(response):
 
 class TestPage:
     def test_admins_get_the_form_with_what_holds(self, cast):
-        found = open_form(browser(cast.admin), cast)
+        found = open_form(signed_in(cast.admin), cast)
         assert found["mode_budget_warning"] == "immediate"
         assert found["mode_unpriced_model"] == "daily"
         assert found["cooldown_seconds"] == "5 min"
@@ -72,50 +72,63 @@ class TestPage:
     @pytest.mark.parametrize("role", ["viewer", "member"])
     def test_the_others_read(self, cast, role):
         update_alert_settings(cast.workspace, acting_user=cast.owner, quiet_from=time(22), quiet_until=time(7))
-        client = browser(getattr(cast, role))
+        client = signed_in(getattr(cast, role))
         shown = page(client.get(address(cast)))
         assert not shown.all("input", name="version")
         assert "22:00 to 07:00" in shown.text
         assert "In the weekly summary" in shown.text
-        data = open_form(browser(cast.admin), cast, cooldown_seconds="0")
+        data = open_form(signed_in(cast.admin), cast, cooldown_seconds="0")
         assert client.post(address(cast), data).status_code == 403
         assert stored(cast).cooldown == timedelta(minutes=5)
 
     def test_outsiders_find_nothing(self, cast):
-        assert browser(cast.outsider).get(address(cast)).status_code == 404
+        assert signed_in(cast.outsider).get(address(cast)).status_code == 404
 
     def test_the_next_quiet_hours_are_told_in_local_time(self, cast):
         update_alert_settings(cast.workspace, acting_user=cast.owner, quiet_from=time(22), quiet_until=time(7))
-        text = page(browser(cast.viewer).get(address(cast))).text
+        text = page(signed_in(cast.viewer).get(address(cast))).text
         assert "The next quiet hours: 10 Nov 2026, 22:00 to 11 Nov 2026, 07:00 (Europe/Berlin)." in text
         with time_machine.travel(NOON + timedelta(hours=13), tick=False):
-            text = page(browser(cast.viewer).get(address(cast))).text
+            text = page(signed_in(cast.viewer).get(address(cast))).text
         assert "It is quiet now, until 11 Nov 2026, 07:00 (Europe/Berlin)." in text
 
     def test_quiet_hours_that_clocks_skip_today_come_tomorrow(self, cast):
         update_alert_settings(cast.workspace, acting_user=cast.owner, quiet_from=time(2, 10), quiet_until=time(2, 50))
         with time_machine.travel("2027-03-28T00:30:00Z", tick=False):
-            text = page(browser(cast.viewer).get(address(cast))).text
+            text = page(signed_in(cast.viewer).get(address(cast))).text
         assert "The next quiet hours: 29 Mar 2027, 02:10 to 29 Mar 2027, 02:50 (Europe/Berlin)." in text
 
     @pytest.mark.parametrize(
         ("plan", "budget", "unit_cost"),
         [
-            ("free", "On the plan Free: in the inbox only.", "Not part of the plan Free; from Pro on."),
-            ("starter", "On the plan Starter: in the daily summary.", "Not part of the plan Starter; from Pro on."),
+            ("free", "On the Free plan: in the inbox only.", "Not part of the Free plan; from Pro on."),
+            ("starter", "On the Starter plan: in the daily summary.", "Not part of the Starter plan; from Pro on."),
             ("pro", "", ""),
         ],
     )
     def test_what_the_plan_makes_of_a_mode_stands_beside_it(self, plan, budget, unit_cost):
         cast = make_cast(plan)
-        rows = page(browser(cast.admin).get(address(cast))).one("table", "modes").all("tr")[1:]
+        rows = page(signed_in(cast.admin).get(address(cast))).one("table", "modes").all("tr")[1:]
         notes = {row.one("label").text: [each.text for each in row.one("td").all("p", "help")] for row in rows}
         assert notes["Budget warning"] == ([budget] if budget else [])
         assert notes["Unit cost over threshold"] == ([unit_cost] if unit_cost else [])
 
+    @pytest.mark.parametrize(
+        ("plan", "said"),
+        [
+            ("free", "The Free plan sends no messages: every alert is in the inbox only."),
+            ("starter", "The Starter plan sends nothing at once"),
+            ("pro", ""),
+        ],
+    )
+    def test_what_the_plan_does_not_include_is_said_first(self, plan, said):
+        cast = make_cast(plan)
+        shown = [each.text for each in page(signed_in(cast.viewer).get(address(cast))).all("p", "notice")]
+        assert (len(shown), said in "".join(shown)) == (bool(said), True)
+
     def test_what_is_told_in_a_summary_that_is_off_is_said(self, cast):
         ensure_schedules(cast.workspace, NOON)
-        client = browser(cast.viewer)
+        client = signed_in(cast.viewer)
         assert notices(client.get(address(cast))) == []
         Schedule.objects.filter(workspace=cast.workspace, kind=ReportKind.DAILY).update(is_enabled=False)
         (notice,) = notices(client.get(address(cast)))
@@ -123,7 +136,7 @@ class TestPage:
 
     def test_immediate_alerts_without_an_audience_are_said(self, cast):
         update_alert_settings(cast.workspace, acting_user=cast.owner, recipient_roles=[])
-        client = browser(cast.viewer)
+        client = signed_in(cast.viewer)
         (notice,) = notices(client.get(address(cast)))
         assert "What is told immediately reaches nobody" in notice
         slack = Channel.objects.create(workspace=cast.workspace, kind=ChannelKind.SLACK, name="Ops")
@@ -133,10 +146,10 @@ class TestPage:
 
     def test_paused_mail_is_no_audience(self, cast):
         Channel.objects.filter(pk=email_channel(cast.workspace.pk).pk).update(state=ChannelState.PAUSED)
-        assert len(notices(browser(cast.viewer).get(address(cast)))) == 1
+        assert len(notices(signed_in(cast.viewer).get(address(cast)))) == 1
 
     def test_it_takes_few_statements(self, cast, django_assert_max_num_queries):
-        client = browser(cast.admin)
+        client = signed_in(cast.admin)
         client.get(address(cast))
         with django_assert_max_num_queries(18):
             client.get(address(cast))
@@ -144,7 +157,7 @@ class TestPage:
 
 class TestSaving:
     def test_a_change_is_saved_audited_and_can_be_undone(self, cast):
-        client = browser(cast.admin)
+        client = signed_in(cast.admin)
         before = stored(cast)
         data = open_form(client, cast, mode_budget_warning="daily", cooldown_seconds="90 s", quiet_from="22:00")
         done = client.post(address(cast), data | {"quiet_until": "07:15"}, follow=True)
@@ -158,7 +171,7 @@ class TestSaving:
         assert stored(cast) == before
 
     def test_saving_the_same_says_so(self, cast):
-        client = browser(cast.admin)
+        client = signed_in(cast.admin)
         done = client.post(address(cast), open_form(client, cast), follow=True)
         assert toasts(done) == ["These are the settings already; nothing was changed."]
         assert not AlertSettings.objects.filter(workspace=cast.workspace).exists()
@@ -168,7 +181,7 @@ class TestSaving:
         [("0", 0), ("45", 45), ("90 s", 90), ("5 min", 300), ("10m", 600), ("2 h", 7_200), ("24 hours", 86_400)],
     )
     def test_a_cooldown_is_written_as_people_write_it(self, cast, typed, seconds):
-        client = browser(cast.admin)
+        client = signed_in(cast.admin)
         client.post(address(cast), open_form(client, cast, cooldown_seconds=typed))
         assert stored(cast).cooldown.total_seconds() == seconds
 
@@ -186,7 +199,7 @@ class TestSaving:
         ],
     )
     def test_what_cannot_be_is_refused_beside_its_field(self, cast, typed, said):
-        client = browser(cast.admin)
+        client = signed_in(cast.admin)
         response = client.post(address(cast), open_form(client, cast, **typed))
         assert response.status_code == 422
         marked = [each for each in page(response).all(css_class="field-bad") if said in each.text]
@@ -196,7 +209,7 @@ class TestSaving:
         assert all(kept[name] == value for name, value in typed.items() if not name.startswith("mode"))
 
     def test_somebody_elses_change_is_shown_before_it_is_overwritten(self, cast):
-        client = browser(cast.admin)
+        client = signed_in(cast.admin)
         data = open_form(client, cast, cooldown_seconds="1 min")
         update_alert_settings(cast.workspace, acting_user=cast.owner, modes={"recovery": "inbox"})
         refused = client.post(address(cast), data)
@@ -209,5 +222,5 @@ class TestSaving:
 
 
 def test_the_docs_name_every_kind_as_it_is_usually_told(cast):
-    rows = page(browser(cast.viewer).get("/docs/alerts/")).all("table")[0].rows()
+    rows = page(signed_in(cast.viewer).get("/docs/alerts/")).all("table")[0].rows()
     assert [(row[0], row[2]) for row in rows] == [(kind.label, facts.usual_mode.label) for kind, facts in KINDS.items()]

@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import redis
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.core import mail
+from django.utils.log import CallbackFilter
 
 from alerts import tasks as alert_tasks
 from alerts.models import ReportKind
@@ -79,6 +81,15 @@ def test_beat_and_worker_run_from_the_command_line_and_stop_on_sigterm(prefix: s
 def test_messages_are_json_and_nothing_else() -> None:
     assert app.conf.task_serializer == "json"
     assert app.conf.accept_content == ["json"]
+
+
+@pytest.mark.parametrize(("expired", "is_logged"), [(True, False), (False, True)])
+def test_what_waited_too_long_for_a_worker_is_no_news(expired: bool, is_logged: bool) -> None:
+    """After a restart these would be the first that somebody reads, a line for each second."""
+    config = settings.LOGGING["filters"]["worth_a_line"]
+    said = {"event": "task_revoked", "task": "alerts.notice", "expired": expired}
+    record = logging.makeLogRecord({"msg": said})
+    assert bool(CallbackFilter(config["callback"]).filter(record)) is is_logged
 
 
 def test_our_keys_in_redis_carry_our_prefix() -> None:

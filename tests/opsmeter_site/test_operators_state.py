@@ -249,7 +249,7 @@ def test_work_that_waits_or_failed_is_counted():
     SummarySpan.objects.create(workspace=workspace, level=0, starts_at=hours_ago, ends_at=hours_ago)
     SummaryProgress.objects.create(workspace=workspace, scanned_until=hours_ago, looked_at=hours_ago, zone="UTC")
     after = figures()
-    labels = ("Ledger audits late", "Retention late", "Summaries late", "Prices waiting for a decision")
+    labels = ("Ledger audits late", "Retention late", "Sums for pages late", "Prices waiting for a decision")
     for label in (*labels, "Exports failed", "Exports to be written"):
         assert int(after[label].value) - int(before[label].value) == 1, label
 

@@ -47,7 +47,9 @@ def test_a_wanted_slug_is_taken_to_the_letter_or_refused(owner):
         assert refusal.value.errors[0].field == "slug"
 
 
-@pytest.mark.parametrize("timezone", ["", "Mars/Olympus", "../../etc/passwd", "europe/berlin", "GMT+25", "\x00"])
+@pytest.mark.parametrize(
+    "timezone", ["", "localtime", "Mars/Olympus", "../../etc/passwd", "europe/berlin", "GMT+25", "\x00"]
+)
 def test_an_unknown_zone_is_refused(owner, timezone):
     with pytest.raises(InvalidInput) as refusal:
         create(owner, timezone=timezone)

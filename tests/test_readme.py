@@ -293,7 +293,7 @@ def test_the_operators_commands_work(committed):
 
 @contextmanager
 def running(lines: list[list[str]], environment: dict[str, str], log: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The programs, in sessions of their own, stopped with SIGTERM at the end."""
+    """The programs, in sessions of their own, stopped with SIGTERM at the end: beat first, as `./opsmeter up` does."""
     started = []
     try:
         for words in lines:
@@ -311,9 +311,8 @@ def running(lines: list[list[str]], environment: dict[str, str], log: Path) -> I
                 )
         yield started
     finally:
-        for process in started:
+        for process in reversed(started):
             process.send_signal(signal.SIGTERM)
-        for process in started:
             try:
                 process.wait(timeout=20)
             except subprocess.TimeoutExpired:

@@ -99,7 +99,7 @@ class Expected:
 
 @pytest.mark.parametrize("kind", [ReportKind.DAILY, ReportKind.WEEKLY])
 @given(start=some.sampled_from(STARTS), zone=some.sampled_from(ZONES), steps=STEPS)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_period_is_told_once_whatever_people_change(
     kind: ReportKind, start: datetime, zone: str, steps: list[tuple[int, tuple[str, Any] | None, bool]]
 ) -> None:

@@ -23,6 +23,7 @@ from opsmeter_site.celery import app
 from tests.alerts.outbound import queue_mail
 from tests.factories import make_workspace as open_workspace
 from tests.ledger import NOON, make_event, make_workspace
+from tests.servers import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_SECONDS = 30
@@ -67,9 +68,11 @@ def test_beat_and_worker_run_from_the_command_line_and_stop_on_sigterm(prefix: s
             assert time.monotonic() < deadline, "no heartbeat"
             assert [process.poll() for process in processes] == [None, None]
             time.sleep(0.05)
-        for process in processes:
+        # As `./opsmeter up` does it: first whoever sends, then, once nothing waits, whoever works.
+        for process in reversed(processes):
             process.terminate()
-        assert [process.wait(DEADLINE_SECONDS) for process in processes] == [0, 0]
+            assert process.wait(DEADLINE_SECONDS) == 0
+            wait_until(lambda: not client.exists(f"{prefix}:celery:celery"), DEADLINE_SECONDS)
     finally:
         client.close()
         for process in processes:

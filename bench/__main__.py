@@ -1,4 +1,4 @@
-"""`./opsmeter bench [ingest|batch|memory|pages|alerts|chaos|summaries]`: run one benchmark, or all short ones."""
+"""`./opsmeter bench [ingest|batch|memory|pages|alerts|webhooks|chaos|summaries]`: run one, or all short ones."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ django.setup()
 
 from django.core.management import call_command
 
-from bench import alerts, batch, chaos, ingest, memory, pages, summaries
+from bench import alerts, batch, chaos, ingest, memory, pages, summaries, webhooks
 from bench.load import LoadError
 
 BENCHMARKS = {
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "memory": memory.run,
     "pages": pages.run,
     "alerts": alerts.run,
+    "webhooks": webhooks.run,
     "summaries": summaries.run,
     "chaos": chaos.run,
 }

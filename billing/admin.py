@@ -7,12 +7,15 @@ from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
-from billing import services
+from billing import admin_events, admin_subscriptions, admin_variants, services
 from billing.forms import OpenWorkspaceForm, PlanForm, WorkspacePlanForm
 from billing.models import Plan, WorkspacePlan
 from billing.plans import EffectiveNumbers, Overrides, effective_numbers, overrides_of
+from opsmeter_site.lib.clock import utc_now
 from workspaces.admin_base import ServiceAdminMixin, become, operator_of
 from workspaces.models import User
+
+__all__ = ["admin_events", "admin_subscriptions", "admin_variants"]
 
 
 @admin.register(Plan)
@@ -114,9 +117,17 @@ class OwnNumbersFilter(admin.SimpleListFilter):
 
 @admin.register(WorkspacePlan)
 class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("workspace", "plan", "effective_monthly_requests", "effective_requests_per_minute", "updated_at")
-    list_filter = ("plan", OwnNumbersFilter)
-    list_select_related = ("workspace", "plan")
+    list_display = (
+        "workspace",
+        "plan",
+        "granted",
+        "effective_monthly_requests",
+        "effective_requests_per_minute",
+        "kept_until",
+        "updated_at",
+    )
+    list_filter = ("plan", "granted", OwnNumbersFilter, ("kept_until", admin.EmptyFieldListFilter))
+    list_select_related = ("workspace", "plan", "granted")
     search_fields = ("workspace__name", "workspace__slug", "workspace__id")
     search_help_text = "The workspace's name, slug or id."
     date_hierarchy = "updated_at"
@@ -129,16 +140,16 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
         return super().get_form(request, obj, change=change, **kwargs)
 
     def get_readonly_fields(self, request: HttpRequest, obj: WorkspacePlan | None = None) -> Any:
-        return ("workspace", "effective", "updated_at") if obj else ()
+        return ("workspace", "applies", "effective", "kept", "updated_at") if obj else ()
 
     def get_fieldsets(self, request: HttpRequest, obj: WorkspacePlan | None = None) -> Any:
         numbers = ("monthly_requests_override", "requests_per_minute_override")
         if obj is None:
             about = "Opens a workspace. Its first API key and access token are shown once, after saving."
-            return ((None, {"fields": ("name", "owner_email", "timezone", "plan", *numbers), "description": about}),)
+            return ((None, {"fields": ("name", "owner_email", "timezone", "granted", *numbers), "description": about}),)
         days = ("raw_retention_days_override", "rollup_retention_days_override", "members_override")
         return (
-            (None, {"fields": ("workspace", "plan", "effective", "updated_at")}),
+            (None, {"fields": ("workspace", "granted", "applies", "effective", "kept", "updated_at")}),
             (
                 "Instead of the plan's numbers",
                 {
@@ -157,6 +168,19 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
         return _number(_effective(subscription).requests_per_minute)
 
     @admin.display(description="what applies")
+    def applies(self, subscription: WorkspacePlan) -> str:
+        return f"{subscription.plan}: {_reason(subscription)}"
+
+    @admin.display(description="kept for now")
+    def kept(self, subscription: WorkspacePlan) -> str:
+        if subscription.kept_until is None:
+            return "–"
+        return (
+            f"Until {subscription.kept_until:%Y-%m-%d %H:%M} UTC: raw rows {subscription.kept_raw_days} days, "
+            f"sums {subscription.kept_rollup_days} days"
+        )
+
+    @admin.display(description="its numbers")
     def effective(self, subscription: WorkspacePlan) -> str:
         numbers = _effective(subscription)
         return (
@@ -169,7 +193,7 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
         operator, data = operator_of(request), form.cleaned_data
         if change:
             subscription = services.change_workspace_plan(
-                obj.workspace, plan_tier=data["plan"].tier, overrides=overrides_of(obj), acting_user=operator
+                obj.workspace, plan_tier=data["granted"].tier, overrides=overrides_of(obj), acting_user=operator
             )
         else:
             subscription = self._open(request, operator, data)
@@ -178,7 +202,7 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
     def _open(self, request: HttpRequest, operator: User, data: dict[str, Any]) -> WorkspacePlan:
         opened = services.open_workspace(
             name=data["name"],
-            plan_tier=data["plan"].tier,
+            plan_tier=data["granted"].tier,
             owner_email=data["owner_email"],
             timezone=data["timezone"],
             monthly_requests=data["monthly_requests_override"],
@@ -189,8 +213,19 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
         if opened.owner_password is not None:
             secrets.append(f"password of {opened.owner.email}: {opened.owner_password}")
         messages.success(request, f"Copy these now, they are not shown again: {'; '.join(secrets)}")
-        return WorkspacePlan.objects.select_related("workspace", "plan").get(pk=opened.workspace.pk)
+        return WorkspacePlan.objects.select_related("workspace", "plan", "granted").get(pk=opened.workspace.pk)
 
 
 def _effective(subscription: WorkspacePlan) -> EffectiveNumbers:
     return effective_numbers(subscription.plan, overrides_of(subscription))
+
+
+def _reason(holding: WorkspacePlan) -> str:
+    """Why the plan applies: what an operator granted, or the subscription that gives more."""
+    if holding.plan_id == holding.granted_id:
+        return "granted by an operator, or what everybody starts with"
+    now = utc_now()
+    for paid in holding.workspace.subscriptions.filter(plan=holding.plan_id):
+        if paid.gives_access(now):
+            return f"by subscription {paid.provider_subscription_id} ({paid.get_status_display().lower()})"
+    return "by a subscription that has just ended"

@@ -5,8 +5,10 @@ from typing import Any
 from django import forms
 from timezone_field import TimeZoneFormField
 
-from billing.models import Plan, WorkspacePlan
+from billing.models import Plan, PlanVariant, WorkspacePlan
 from billing.plans import NUMBER_RANGES, check_numbers
+
+_GRANTED = {"granted": "Granted plan"}
 
 
 class _NumbersForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -46,13 +48,14 @@ class PlanForm(_NumbersForm):
 
 
 class WorkspacePlanForm(_NumbersForm):
-    """The plan of a workspace and its own numbers."""
+    """What an operator gives a workspace: a plan, and numbers of its own."""
 
     suffix = "_override"
 
     class Meta:
         model = WorkspacePlan
-        fields = ("plan", *(f"{name}_override" for name in NUMBER_RANGES))
+        labels = _GRANTED
+        fields = ("granted", *(f"{name}_override" for name in NUMBER_RANGES))
 
 
 class OpenWorkspaceForm(_NumbersForm):
@@ -68,4 +71,20 @@ class OpenWorkspaceForm(_NumbersForm):
 
     class Meta:
         model = WorkspacePlan
-        fields = ("plan", "monthly_requests_override", "requests_per_minute_override")
+        labels = _GRANTED
+        fields = ("granted", "monthly_requests_override", "requests_per_minute_override")
+
+
+class VariantForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What the provider calls a plan."""
+
+    class Meta:
+        model = PlanVariant
+        fields = ("variant_id", "plan", "interval", "is_offered", "price_text")
+
+    def clean_variant_id(self) -> str:
+        """A new one: adding a variant twice would change the first."""
+        variant_id: str = self.cleaned_data["variant_id"]
+        if PlanVariant.objects.filter(variant_id=variant_id).exists():
+            raise forms.ValidationError("This variant is in the list already. Change it there.")
+        return variant_id

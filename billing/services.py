@@ -1,33 +1,24 @@
-"""Which plan a workspace is on and what that means below: numbers are pushed down, nobody there ever asks.
-
-Lock order: the `Plan` row, then the workspace's ledger (`ingest.services.lock_ledger`), then its `WorkspacePlan`.
-"""
+"""Plans and workspaces as operators and new customers set them. What follows is a matter of `billing.entitlements`."""
 
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from decimal import Decimal
 from typing import TypedDict, Unpack
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.db import transaction
 
+from billing.entitlements import apply_plan, hold_plans, settle
 from billing.models import Plan, WorkspacePlan
-from billing.plans import DEFAULT_PLANS, NUMBER_RANGES, Overrides, check_numbers, effective_numbers, overrides_of
+from billing.plans import DEFAULT_PLANS, NUMBER_RANGES, Overrides, check_numbers, overrides_of
 from ingest import services as ledger
-from ingest.models import Measure
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput
-from opsmeter_site.lib.periods import Period
 from workspaces import services as workspace_services
 from workspaces.inputs import clean_text, invalid_input
 from workspaces.models import AccessToken, ApiKey, Role, Scope, User, Workspace
 
-LIMIT_SOURCE = "billing"
-LIMIT_SOURCE_ID = "plan"
-LIMIT_THRESHOLDS = (Decimal("0.8"), Decimal(1))
 FIRST_PLAN = "free"
 MOST_OWN_WORKSPACES = 10
 _SENT_TWICE_WITHIN = timedelta(minutes=1)
@@ -67,42 +58,6 @@ class PlanChanges(TypedDict, total=False):
 def ensure_plans() -> None:
     """Insert the default plans that are missing. Existing ones keep what operators made of them."""
     Plan.objects.bulk_create([Plan(**asdict(facts)) for facts in DEFAULT_PLANS], ignore_conflicts=True)
-
-
-@transaction.atomic
-def apply_plan(workspace_id: UUID) -> None:
-    """Push the workspace's effective numbers to where they hold. Repeating it changes nothing."""
-    ledger.lock_ledger(workspace_id)
-    _push(WorkspacePlan.objects.select_related("plan").get(workspace_id=workspace_id))
-
-
-def _push(subscription: WorkspacePlan) -> None:
-    workspace_id, plan = subscription.workspace_id, subscription.plan
-    numbers = effective_numbers(plan, overrides_of(subscription))
-    ledger.set_plan_policy(
-        workspace_id,
-        plan_tier=plan.tier,
-        plan_name=plan.name,
-        requests_per_minute=numbers.requests_per_minute,
-        raw_retention_days=numbers.raw_retention_days,
-        rollup_retention_days=numbers.rollup_retention_days,
-        has_price_overrides=plan.has_price_overrides,
-    )
-    limits = []
-    if numbers.monthly_requests is not None:
-        limits.append(
-            ledger.LimitSpec(
-                source_id=LIMIT_SOURCE_ID,
-                name="Plan limit",
-                measure=Measure.REQUESTS,
-                period=Period.MONTH,
-                amount=Decimal(numbers.monthly_requests),
-                thresholds=LIMIT_THRESHOLDS,
-                enforce=True,
-            )
-        )
-    ledger.replace_limits(workspace_id, LIMIT_SOURCE, limits)
-    workspace_services.set_member_limit(workspace_id, numbers.members)
 
 
 # --- Opening a workspace ----------------------------------------------------------------------------------------------
@@ -169,10 +124,11 @@ def start_workspace(person: User, *, name: str, timezone: str | ZoneInfo) -> tup
 
 
 def _subscribe(workspace: Workspace, plan_tier: str, overrides: Overrides, acting_user: User | None) -> None:
-    subscription = WorkspacePlan(workspace=workspace, plan=_locked_plan(plan_tier), **_columns(overrides))
-    subscription.save(force_insert=True)
-    _push(subscription)
-    _record_plan(subscription, "workspace_plan.set", acting_user, {"overrides": asdict(overrides)})
+    hold_plans()
+    plan = _known_plan(plan_tier)
+    holding = WorkspacePlan(workspace=workspace, plan=plan, granted=plan, **_columns(overrides))
+    settle(holding, None, cause={}, acting_user=acting_user)
+    _record_plan(holding, "workspace_plan.set", acting_user, {"overrides": asdict(overrides)})
 
 
 def _owner(email: str, password: str | None, acting_user: User | None) -> tuple[User, str | None]:
@@ -205,30 +161,34 @@ def _person(email: str) -> User | None:
 def change_workspace_plan(
     workspace: Workspace, *, plan_tier: str, overrides: Overrides | None = None, acting_user: User | None
 ) -> WorkspacePlan:
-    """Put the workspace on a plan and, if `overrides` is given, replace its own numbers. Holds from the commit on.
+    """Grant the workspace a plan and, if `overrides` is given, replace its own numbers. Holds from the commit on.
 
-    Raises `InvalidInput` for an unknown `plan` or a number out of range.
+    A subscription to a higher plan still counts. Raises `InvalidInput` for an unknown `plan` or a number out of range.
     """
     if overrides is not None:
         _check_overrides(overrides)
-    plan = _locked_plan(plan_tier)
-    ledger.lock_ledger(workspace.pk)
-    subscription = WorkspacePlan.objects.select_related("plan").get(workspace=workspace)
-    before, plan_before = overrides_of(subscription), subscription.plan.tier
+    hold_plans()
+    plan = _known_plan(plan_tier)
+    policy = ledger.lock_ledger(workspace.pk)
+    holding = WorkspacePlan.objects.select_related("plan", "granted").get(workspace=workspace)
+    before, granted_before = overrides_of(holding), holding.granted.tier
     after = before if overrides is None else overrides
-    subscription.plan = plan
+    holding.granted = plan
     for column, number in _columns(after).items():
-        setattr(subscription, column, number)
-    subscription.updated_at = utc_now()
-    subscription.save()
-    _push(subscription)
+        setattr(holding, column, number)
+    settle(holding, policy, cause={}, acting_user=acting_user)
     _record_plan(
-        subscription,
-        "workspace_plan.changed",
+        holding,
+        "workspace_plan.granted",
         acting_user,
-        {"plan_before": plan_before, "overrides_before": asdict(before), "overrides": asdict(after)},
+        {
+            "granted": plan.tier,
+            "granted_before": granted_before,
+            "overrides_before": asdict(before),
+            "overrides": asdict(after),
+        },
     )
-    return subscription
+    return holding
 
 
 @transaction.atomic
@@ -259,9 +219,8 @@ def _apply_to_all(plan_tier: str) -> None:
 # --- Checks
 
 
-def _locked_plan(tier: str) -> Plan:
-    # With the row locked, an edit of the plan either is seen here or comes after this workspace is on the plan.
-    plan = Plan.objects.select_for_update(no_key=True).filter(tier=tier).first()
+def _known_plan(tier: str) -> Plan:
+    plan = Plan.objects.filter(tier=tier).first()
     if plan is None:
         known = ", ".join(Plan.objects.values_list("tier", flat=True))
         raise InvalidInput("Unknown plan.", errors=[FieldError("plan", f"One of: {known}.")])

@@ -16,7 +16,7 @@ from opsmeter_site.schedule import BEAT_SCHEDULE
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "opsmeter_site.settings")
 
 # Modules with tasks are named here, one by one: nothing is discovered.
-app = Celery("opsmeter", include=["ingest.tasks", "alerts.tasks"])
+app = Celery("opsmeter", include=["ingest.tasks", "billing.tasks", "alerts.tasks"])
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.update(beat_schedule=BEAT_SCHEDULE, task_serializer="json", accept_content=["json"])
 # The id of the request that asked for a task goes along into the task's log lines.

@@ -68,6 +68,21 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": crontab(),
         "options": {"expires": _MINUTE, "queue": "reports"},
     },
+    "process-billing": {
+        "task": "billing.process",
+        "schedule": _AT_ONCE,
+        "options": {"expires": _AT_ONCE, "queue": "alerts"},
+    },
+    "keep-billing-time": {
+        "task": "billing.keep_time",
+        "schedule": crontab(),
+        "options": {"expires": _MINUTE, "queue": "alerts"},
+    },
+    "reconcile-billing": {
+        "task": "billing.reconcile",
+        "schedule": crontab(),
+        "options": {"expires": _MINUTE, "queue": "reports"},
+    },
     "import-prices": {
         "task": "ingest.import_prices",
         "schedule": crontab(hour=4, minute=10),

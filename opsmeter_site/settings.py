@@ -272,6 +272,16 @@ OPSMETER_URL = env.str("OPSMETER_URL", "http://127.0.0.1:8000").rstrip("/")
 CHANNEL_HOSTS_ALLOWED = env.list("CHANNEL_HOSTS_ALLOWED", default=[])
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "Opsmeter <opsmeter@localhost>")
 
+# --- Billing --------------------------------------------------------------------------------------------------------
+
+# Without a key there is no billing: operators set plans in their console.
+LEMONSQUEEZY_API_KEY = env.str("LEMONSQUEEZY_API_KEY", "")
+LEMONSQUEEZY_WEBHOOK_SECRET = env.str("LEMONSQUEEZY_WEBHOOK_SECRET", "")
+LEMONSQUEEZY_STORE_ID = env.str("LEMONSQUEEZY_STORE_ID", "")
+# Whether the key is one of the provider's test mode. Messages of the other mode change nothing.
+LEMONSQUEEZY_TEST_MODE = env.bool("LEMONSQUEEZY_TEST_MODE", False)
+LEMONSQUEEZY_API_BASE = env.str("LEMONSQUEEZY_API_BASE", "https://api.lemonsqueezy.com/v1").rstrip("/")
+
 # --- API ------------------------------------------------------------------------------------------------------------
 
 REST_FRAMEWORK = {

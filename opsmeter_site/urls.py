@@ -32,6 +32,7 @@ urlpatterns = [
     path("v1/openapi.json", docs.OpenApiView.as_view(), name="openapi"),
     path("v1/docs", docs.DocsView.as_view(), name="api-docs"),
     path("v1/", include("budgets.urls")),
+    path("v1/", include("billing.urls")),
     path("v1/", include("ingest.urls")),
     re_path(r"^v1(?:/[\s\S]*)?\Z", _no_such_api_path, name="no-such-api-path"),
 ]

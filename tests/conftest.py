@@ -20,12 +20,19 @@ from ingest.models.prices import SINCE_EVER
 from opsmeter_site.lib import redis
 from opsmeter_site.lib.database import conninfo
 from tests.factories import make_workspace
+from tests.scheduling import BrowserTogether
 from tests.servers import Server, serve
 from tests.wire import InProcess, Reply
 
 # USD per 1M tokens of the one model that every committed test knows; no provider of the real catalogue has this name.
 PROVIDER, MODEL = "testhost", "model-one"
 INPUT_USD, OUTPUT_USD = Decimal("0.15"), Decimal("0.60")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BrowserTogether:
+    """How tests are shared out among processes."""
+    return BrowserTogether(config, log)
 
 
 @pytest.fixture(scope="session")

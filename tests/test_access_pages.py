@@ -87,6 +87,14 @@ TABLE = {
     "settings-leave": (VIEWER, VIEWER),
     "settings-budgets": (VIEWER, ADMIN),
     "settings-budgets-preview": (VIEWER, ADMIN),
+    "settings-billing": (ADMIN, NOBODY),
+    "settings-billing-cancel": (ADMIN, ADMIN),
+    "settings-billing-change": (ADMIN, ADMIN),
+    "settings-billing-checkout": (ADMIN, ADMIN),
+    "settings-billing-payments": (ADMIN, NOBODY),
+    "settings-billing-pending": (ADMIN, NOBODY),
+    "settings-billing-portal": (ADMIN, NOBODY),
+    "settings-billing-resume": (ADMIN, ADMIN),
     "settings-alerts": (VIEWER, ADMIN),
     "settings-rules": (VIEWER, ADMIN),
     "settings-rule-new": (ADMIN, ADMIN),
@@ -226,6 +234,8 @@ class Place:
             "token_id": AccessToken.objects.filter(user=owner).latest("pk").pk,
             "mode": DataMode.TEST.value,
             "scope": "workspace",
+            "plan": "pro",
+            "interval": "month",
             **told(workspace, owner),
         }
 

@@ -38,6 +38,7 @@ def _bearer(**statuses: int) -> dict[str, int]:
 _KEY_ONLY = {**dict.fromkeys(CALLERS, 401), "key": 200}
 _MANAGERS = _bearer(viewer=403, member=403, **{"reading owner": 403})
 _WRITERS = _bearer(**{"reading owner": 403})
+_BUYERS = {caller: 409 if status == 200 else status for caller, status in _MANAGERS.items()}
 
 # (method, path) → status by caller.
 TABLE: dict[tuple[str, str], dict[str, int]] = {
@@ -54,6 +55,15 @@ TABLE: dict[tuple[str, str], dict[str, int]] = {
     ("PATCH", "/v1/settings/budgets"): _MANAGERS,
     ("GET", "/v1/settings/workspace-status"): _bearer(),
     ("GET", "/v1/diagnostics/workspace-status"): _KEY_ONLY,
+    # The tests' installation has no billing, so whoever may ask gets 409; tests/billing/ has the rest.
+    ("GET", "/v1/billing/subscription"): _bearer(viewer=403, member=403),
+    ("POST", "/v1/billing/subscription/change-plan"): _BUYERS,
+    ("POST", "/v1/billing/subscription/cancel"): _BUYERS,
+    ("POST", "/v1/billing/subscription/resume"): _BUYERS,
+    ("POST", "/v1/billing/checkout"): _BUYERS,
+    ("GET", "/v1/billing/portal"): _BUYERS,
+    # Signed, not authenticated; without billing there is no such address.
+    ("POST", "/v1/webhooks/lemon-squeezy"): dict.fromkeys(CALLERS, 404),
     ("DELETE", "/v1/ingest/demo-data"): _WRITERS,
     ("DELETE", "/v1/ingest/demo-data?scope=workspace"): _MANAGERS,
     ("DELETE", "/v1/ingest/test-data"): _WRITERS,
@@ -67,6 +77,8 @@ TABLE: dict[tuple[str, str], dict[str, int]] = {
 BODIES = {
     ("PUT", "/v1/settings/budgets"): lambda: {"dailyLimitUsd": 50},
     ("PATCH", "/v1/settings/budgets"): lambda: {"dailyLimitUsd": 50},
+    ("POST", "/v1/billing/subscription/change-plan"): lambda: {"planTier": "pro"},
+    ("POST", "/v1/billing/checkout"): lambda: {"planTier": "pro"},
     ("POST", "/v1/ingest/llm-request"): payload,
     ("POST", "/v1/ingest/llm-requests"): lambda: {"events": [payload()]},
     ("POST", "/v1/ingest/demo"): payload,

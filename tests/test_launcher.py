@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import psutil
 import psycopg
@@ -23,6 +24,7 @@ import pytest
 import redis
 
 from opsmeter_site.embedded import preflight
+from opsmeter_site.embedded.double import double_of
 from opsmeter_site.embedded.errors import LocalError
 from opsmeter_site.embedded.folder import DataFolder
 from opsmeter_site.embedded.postgres import Postgres
@@ -41,6 +43,7 @@ OURS = (
     "DEBUG",
     "ALLOWED_HOSTS",
     "REDIS_KEY",
+    "LEMONSQUEEZY_",
     "PYTEST",
 )
 START_SECONDS = 90
@@ -140,6 +143,18 @@ class TestCommandLine:
         assert options.data == tmp_path / "a"
         assert preflight.parse_up([], {"OPSMETER_DATA": "/elsewhere"}).data == Path("/elsewhere")
 
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "opsmeter.example"])
+    def test_the_billing_sandbox_is_for_this_machine_only(self, data: Path, host: str) -> None:
+        result = run(data, "up", "--billing-sandbox", "--host", host)
+        assert result.returncode == 2
+        assert f"this machine only, not --host {host}" in result.stderr
+        assert not data.exists()
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+    def test_the_billing_sandbox_is_there_when_asked_for(self, host: str) -> None:
+        assert preflight.parse_up(["--billing-sandbox", "--host", host], {}).billing_sandbox
+        assert not preflight.parse_up(["--host", host], {}).billing_sandbox
+
 
 class TestPythonEnvironment:
     def test_an_interrupted_installation_is_not_taken_for_a_finished_one(
@@ -161,6 +176,14 @@ class TestPythonEnvironment:
         for name in ("requirements.txt", "requirements.lock", "requirements-dev.txt"):
             (tmp_path / name).write_text("something==2\n")
         assert not launcher.is_installed("runtime")
+
+    @pytest.mark.parametrize(
+        ("command", "level"), [("up", "runtime"), ("up --billing-sandbox", "dev"), ("test -x", "dev")]
+    )
+    def test_the_billing_sandbox_brings_the_packages_that_production_does_without(
+        self, launcher: ModuleType, command: str, level: str
+    ) -> None:
+        assert launcher.needed_level(command.split(), vars(preflight)) == level
 
 
 class TestServers:
@@ -232,6 +255,30 @@ class TestServers:
             start_servers(folder, processes, Signals(), elsewhere)
 
 
+class TestBillingSandbox:
+    def test_it_is_the_same_after_a_restart(self, folder: DataFolder) -> None:
+        first, second = double_of(folder), double_of(folder)
+        assert first == second
+        assert first.settings["LEMONSQUEEZY_API_BASE"] == f"http://127.0.0.1:{first.port}/v1"
+
+    def test_a_port_that_somebody_has_taken_is_given_up(self, folder: DataFolder) -> None:
+        first = double_of(folder)
+        with socket.create_server(("127.0.0.1", first.port)):
+            second = double_of(folder)
+        assert second.port != first.port
+        assert double_of(folder) == second
+
+    def test_its_secrets_are_of_this_folder_and_not_on_a_command_line(self, folder: DataFolder, tmp_path: Path) -> None:
+        double = double_of(folder)
+        secrets = {double.settings[name] for name in ("LEMONSQUEEZY_API_KEY", "LEMONSQUEEZY_WEBHOOK_SECRET")}
+        with DataFolder(tmp_path / "other") as other:
+            other.make()
+            assert secrets.isdisjoint(double_of(other).settings.values())
+        program = double.program("http://127.0.0.1:8000/v1/webhooks/lemon-squeezy", double.settings)
+        assert secrets.isdisjoint(program.command)
+        assert secrets <= set(program.environment.values())
+
+
 class TestProcesses:
     def test_a_program_ends_with_the_process_that_started_it(self, folder: DataFolder) -> None:
         starter = f"import subprocess; subprocess.run({launched(['/bin/sleep', '60'])!r})"
@@ -290,11 +337,11 @@ def test_manage_reads_from_the_caller_and_passes_the_exit_code_on(data: Path) ->
 class Up:
     """A running `./opsmeter up`."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *options: str) -> None:
         self.data = data
         self.ready_file = data.parent / "ready.json"
         self.output = data.parent / "output"
-        command = [LAUNCHER, "up", "--port", "0", "--ready-file", str(self.ready_file)]
+        command = [LAUNCHER, "up", "--port", "0", "--ready-file", str(self.ready_file), *options]
         with self.output.open("wb") as output:
             # Tied to this process: a killed test run leaves nothing behind.
             self.process = subprocess.Popen(
@@ -321,7 +368,10 @@ class Up:
 
 
 def test_up_serves_until_it_is_stopped_and_leaves_nothing(data: Path) -> None:
-    """One life: first event, a second start beside it, a killed server, SIGKILL for all, the next start, the end."""
+    """One life: first event, a second start beside it, a killed server, SIGKILL for all, the next start, the end.
+
+    The next start has the billing provider's double with it.
+    """
     first = Up(data)
     try:
         assert_ready(first)
@@ -345,12 +395,25 @@ def test_up_serves_until_it_is_stopped_and_leaves_nothing(data: Path) -> None:
         first.process.wait()
 
     first.ready_file.unlink()
-    next_start = Up(data)
+    next_start = Up(data, "--billing-sandbox")
+    assert_double_is_used(next_start)
     status, answer = next_start.request("POST", "/v1/ingest/llm-request", event)
     assert (status, answer["duplicate"]) == (200, True)
     assert next_start.stop(signal.SIGTERM) == 0, next_start.output.read_text()
     assert processes_of(data) == []
     assert not (data / "run" / "processes.json").exists()
+
+
+def assert_double_is_used(up: Up) -> None:
+    """The double answers, the product has its key, and the reader was told where to go."""
+    assert set(up.ready) == {"url", *DEMO_KEYS, "billingSandboxUrl", "billingWorkspaceSlug"}
+    output = up.output.read_text()
+    assert up.ready["billingSandboxUrl"] in output
+    assert f"{up.ready['url']}/w/{up.ready['billingWorkspaceSlug']}/settings/billing/" in output
+    with urlopen(up.ready["billingSandboxUrl"], timeout=10) as panel:
+        assert b"No money moves here." in panel.read()
+    checked = run(up.data, "manage", "check_billing")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def assert_ready(up: Up) -> None:

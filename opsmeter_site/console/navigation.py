@@ -32,6 +32,7 @@ MAIN = (
 SETTINGS = (
     Page("settings-general", "General", "settings"),
     Page("settings-budgets", "Budgets", "budgets"),
+    Page("settings-billing", "Plan and billing", "billing", Role.ADMIN),
     Page("settings-alerts", "Alerts", "alerts"),
     Page("settings-summaries", "Summaries", "reports"),
     Page("settings-channels", "Channels", "channels"),

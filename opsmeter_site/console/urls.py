@@ -3,6 +3,7 @@
 from django.urls import include, path
 
 import alerts.urls
+import billing.urls
 import budgets.urls
 import ingest.urls
 import workspaces.urls
@@ -14,6 +15,7 @@ page_urlpatterns = [
     *alerts.urls.page_urlpatterns,
     *ingest.urls.page_urlpatterns,
     *budgets.urls.page_urlpatterns,
+    *billing.urls.page_urlpatterns,
     *workspaces.urls.page_urlpatterns,
 ]
 

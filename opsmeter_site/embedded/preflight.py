@@ -6,6 +6,7 @@ Standard library only, and no import of its own package: the launcher loads this
 import argparse
 import errno
 import fcntl
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
@@ -45,6 +46,7 @@ class UpOptions:
     workers: int
     data: Path
     demo: bool
+    billing_sandbox: bool
     ready_file: Path | None
 
 
@@ -61,16 +63,32 @@ def parse_up(arguments: list[str], environment: Mapping[str, str]) -> UpOptions:
     parser.add_argument("--workers", type=positive, default=2, help="web server processes (%(default)s)")
     parser.add_argument("--data", type=Path, help="data folder, kept between runs (OPSMETER_DATA, or ./var)")
     parser.add_argument("--no-demo", action="store_true", help="no demo workspace")
+    parser.add_argument(
+        "--billing-sandbox", action="store_true", help="billing, with a local double of Lemon Squeezy: no money moves"
+    )
     parser.add_argument("--ready-file", type=Path, help="file to write JSON to once requests are served")
     found = parser.parse_args(arguments)
+    if found.billing_sandbox and not is_loopback(found.host):
+        parser.error(f"--billing-sandbox hands out paid plans, so it serves this machine only, not --host {found.host}")
     return UpOptions(
         host=found.host,
         port=found.port,
         workers=found.workers,
         data=(found.data or data_folder(environment)).absolute(),
         demo=not found.no_demo,
+        billing_sandbox=found.billing_sandbox,
         ready_file=found.ready_file and found.ready_file.absolute(),
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address. A name other than `localhost` may mean any machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def port_number(text: str) -> int:

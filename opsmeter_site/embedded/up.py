@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from opsmeter_site.embedded.console import say, step
+from opsmeter_site.embedded.double import HOST as DOUBLE_HOST
+from opsmeter_site.embedded.double import Double, double_of
 from opsmeter_site.embedded.errors import LocalError
 from opsmeter_site.embedded.folder import DataFolder, read_json, write_private_json
 from opsmeter_site.embedded.preflight import UP_STEPS, UpOptions, free_port, parse_up, taken_port
@@ -25,6 +27,7 @@ WEB_CONNECTIONS = "10"  # of Django, in each server process; its 64 threads woul
 BEHIND_WEB = 10  # niceness: whoever waits for an answer comes first
 LAST = 19  # thousands of summaries that are due in one minute take what the others leave
 ROOT_IS_KNOWN = "ignore:You're running the worker with superuser privileges"
+BILLING_KEY = "billingWorkspaceSlug"
 DEMO_KEYS = ("email", "password", "workspaceId", "workspaceSlug", "apiKey", "bearerToken")
 
 FIRST_EVENT = {
@@ -67,14 +70,17 @@ def serve(options: UpOptions, folder: DataFolder, processes: Processes, signals:
         options.ready_file.unlink(missing_ok=True)
     with step(f"2/{UP_STEPS} PostgreSQL and Valkey"):
         urls = start_servers(folder, processes, signals, os.environ)
-        write_private_json(folder.servers_file, urls)
-    environment = application_environment(folder, urls, os.environ)
+        double = double_of(folder) if options.billing_sandbox else None
+        settings = urls | dict(double.settings if double else {})
+        write_private_json(folder.servers_file, settings)
+    environment = application_environment(folder, settings, os.environ)
     if "ALLOWED_HOSTS" not in os.environ:
         environment["ALLOWED_HOSTS"] += f",{options.host}"
 
     demo_file = demo_path(folder) if options.demo else None
-    command = [sys.executable, "-m", "opsmeter_site.embedded.prepare", *([str(demo_file)] if demo_file else [])]
-    code = signals.run_foreground(command, environment)
+    command = [sys.executable, "-m", "opsmeter_site.embedded.prepare"]
+    command += ["--billing-sandbox"] if double else []
+    code = signals.run_foreground([*command, *([str(demo_file)] if demo_file else [])], environment)
     if code:
         say("")
         signals.check()
@@ -83,10 +89,16 @@ def serve(options: UpOptions, folder: DataFolder, processes: Processes, signals:
     port = options.port or free_port(options.host)
     environment.setdefault("OPSMETER_URL", address(options.host, port))
     environment["PROMETHEUS_MULTIPROC_DIR"] = str(empty_metrics_folder(folder))
+    wanted = programs(options, port, folder, environment)
+    if double:
+        webhook_url = f"{address(options.host, port)}/v1/webhooks/lemon-squeezy"
+        wanted.insert(0, double.program(webhook_url, environment))
     with step(f"{UP_STEPS}/{UP_STEPS} Web server, worker and beat"):
-        started = [processes.start(program) for program in programs(options, port, folder, environment)]
+        started = [processes.start(program) for program in wanted]
         wait_until_served(options.host, port, started, signals)
-    announce(options, port, (read_json(demo_file) if demo_file else None) or {})
+        if double:
+            wait_until_served(DOUBLE_HOST, double.port, started, signals, "/")
+    announce(options, port, (read_json(demo_file) if demo_file else None) or {}, double)
 
 
 def demo_path(folder: DataFolder) -> Path:
@@ -116,9 +128,9 @@ def programs(options: UpOptions, port: int, folder: DataFolder, environment: Map
     worker = [*celery, "worker", "--loglevel", "INFO", "--without-gossip", "--without-mingle", "--concurrency"]
     known = {"PYTHONWARNINGS": ROOT_IS_KNOWN} | dict(environment)
     beat = [*celery, "beat", "--loglevel", "WARNING", "--schedule", str(folder.run / "celerybeat-schedule")]
-    # Long work must never make an alert wait, and alerts must never wait for summaries.
+    # Long work must never make an alert wait, nor a message of the billing provider: the two share these threads.
     reports = [*worker, "2", "--queues", "reports", "--hostname", "reports@%h"]
-    alerts = [*worker, "4", "--queues", "alerts", "--hostname", "alerts@%h", "--pool", "threads"]
+    alerts = [*worker, "6", "--queues", "alerts", "--hostname", "alerts@%h", "--pool", "threads"]
     return [
         Program("worker", (*worker, "2"), known, niceness=BEHIND_WEB),
         Program("reports", tuple(reports), known, niceness=LAST),
@@ -130,24 +142,24 @@ def programs(options: UpOptions, port: int, folder: DataFolder, environment: Map
     ]
 
 
-def wait_until_served(host: str, port: int, started: list[Running], signals: Signals) -> None:
-    """Wait until /readyz answers 200; LocalError when a program ends before, or the time is up."""
+def wait_until_served(host: str, port: int, started: list[Running], signals: Signals, path: str = "/readyz") -> None:
+    """Wait until the path answers 200; LocalError when a program ends before, or the time is up."""
 
     def ended() -> list[str]:
         return [running.program.name for running in started if running.exit_code() is not None]
 
-    ready = signals.wait_until(lambda: bool(ended()) or is_served(host, port), SERVE_SECONDS)
+    ready = signals.wait_until(lambda: bool(ended()) or is_served(host, port, path), SERVE_SECONDS)
     if ended():
         raise LocalError(f"{', '.join(ended())} ended while starting; the reason is above")
     if not ready:
-        raise LocalError(f"/readyz did not answer 200 within {SERVE_SECONDS:.0f} s")
+        raise LocalError(f"{address(host, port)}{path} did not answer 200 within {SERVE_SECONDS:.0f} s")
 
 
-def is_served(host: str, port: int) -> bool:
-    """Whether /readyz answers 200."""
+def is_served(host: str, port: int, path: str) -> bool:
+    """Whether the path answers 200."""
     connection = http.client.HTTPConnection(reachable(host), port, timeout=5)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         return connection.getresponse().status == http.HTTPStatus.OK
     except (OSError, http.client.HTTPException):
         return False
@@ -166,7 +178,7 @@ def address(host: str, port: int) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
 
-def announce(options: UpOptions, port: int, demo: Mapping[str, Any]) -> None:
+def announce(options: UpOptions, port: int, demo: Mapping[str, Any], double: Double | None) -> None:
     """Tell the reader, and then the ready file, where it is served and how to sign in."""
     url = address(options.host, port)
     lines = ["", f"Opsmeter   {url}"]
@@ -183,10 +195,25 @@ def announce(options: UpOptions, port: int, demo: Mapping[str, Any]) -> None:
         ]
     else:
         lines.append("A workspace: ./opsmeter manage create_workspace --name N --plan free --owner-email E")
+    if double:
+        lines += ["", *what_to_try(url, demo.get(BILLING_KEY), double)]
     lines += ["", f"Data is kept in {options.data}. Ctrl-C stops everything.", ""]
     say("\n".join(lines))
     if options.ready_file:
-        write_private_json(options.ready_file, {"url": url} | {key: demo.get(key) for key in DEMO_KEYS})
+        ready = {"url": url} | {key: demo.get(key) for key in DEMO_KEYS}
+        billing = {"billingSandboxUrl": double.url, BILLING_KEY: demo.get(BILLING_KEY)} if double else {}
+        write_private_json(options.ready_file, ready | billing)
+
+
+def what_to_try(url: str, slug: str | None, double: Double) -> list[str]:
+    """Where the double of the billing provider is, and a first walk through it."""
+    lines = [f"Billing    {double.url}   a local double of Lemon Squeezy: its clock, its faults; no money moves"]
+    if slug:
+        lines += [
+            f"  1. {url}/w/{slug}/settings/billing/ (on Free): choose a plan, pay with the card that works.",
+            "  2. Change the plan, cancel, resume; at the double, let a renewal fail or the time pass.",
+        ]
+    return lines
 
 
 def keep_running(processes: Processes, signals: Signals) -> None:

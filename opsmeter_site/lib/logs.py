@@ -30,7 +30,19 @@ def redact_text(text: str) -> str:
     return _SECRET_TEXT.sub(lambda match: str(match[match.lastindex or 0]) + _HIDDEN, text)
 
 
+# Anybody can send forgeries there, by the thousand; they are counted, and that is all.
+_COUNTED_INSTEAD = "/v1/webhooks/lemon-squeezy"
+_REFUSED = frozenset({400, 401, 404, 405, 413})
+
+
 def is_worth_a_line(record: logging.LogRecord) -> bool:
-    """A filter: beat asks every second, and what waited too long expires. After a pause that is no news."""
+    """A filter: beat asks every second, and what waited too long expires. After a pause that is no news.
+
+    Nor is a webhook that was turned away: whoever sends forgeries must not fill the logs.
+    """
     said = record.msg if isinstance(record.msg, dict) else {}
+    if said.get("request") == f"POST {_COUNTED_INSTEAD}":
+        return said.get("event") != "request_started" and said.get("code") not in _REFUSED
+    if record.name == "django.request" and getattr(record, "status_code", 0) in _REFUSED:
+        return getattr(getattr(record, "request", None), "path", "") != _COUNTED_INSTEAD
     return not (said.get("event") == "task_revoked" and said.get("expired"))

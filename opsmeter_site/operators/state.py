@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 from django.db import connection
 
-from opsmeter_site.operators import alert_figures, figures
+from opsmeter_site.operators import alert_figures, billing_figures, figures
 from opsmeter_site.operators.figures import Figure
 
 logger = structlog.get_logger(__name__)
@@ -91,6 +91,15 @@ _SECTIONS: tuple[tuple[str, tuple[tuple[str, Part], ...]], ...] = (
             ("Crossings", alert_figures.of_crossings),
             ("Messages", alert_figures.of_deliveries),
             ("Summaries to send", alert_figures.of_reports),
+        ),
+    ),
+    (
+        "Billing",
+        (
+            ("Billing", billing_figures.of_billing),
+            ("Provider's messages", billing_figures.of_events),
+            ("Webhooks refused", billing_figures.of_refused_webhooks),
+            ("Subscriptions", billing_figures.of_subscriptions),
         ),
     ),
     (

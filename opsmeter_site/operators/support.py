@@ -11,6 +11,7 @@ from rest_framework.renderers import JSONRenderer
 
 from alerts.models import Channel, Delivery, Schedule
 from billing.plans import effective_numbers, overrides_of
+from billing.selectors import standing
 from budgets.selectors import budget_values, workspace_status
 from budgets.serializers import WorkspaceStatusSerializer
 from ingest.models import Event, Limit, LimitCrossing, ModelPrice, Refusal, Rollup
@@ -31,7 +32,7 @@ _FEW, _MANY = 20, 100
 
 def workspace_for_support(workspace_id: UUID) -> Workspace | None:
     """The workspace with its one-to-one companions, or None."""
-    companions = ("policy", "plan__plan", "ledger_coverage", "ledger_audit")
+    companions = ("policy", "plan__plan", "plan__granted", "ledger_coverage", "ledger_audit")
     return Workspace.objects.select_related(*companions).filter(pk=workspace_id).first()
 
 
@@ -53,6 +54,7 @@ def facts(workspace: Workspace, now: datetime) -> dict[str, Any]:
     status = WorkspaceStatusSerializer(workspace_status(workspace.pk, now)).data
     return {
         "numbers": effective_numbers(workspace.plan.plan, overrides_of(workspace.plan)),
+        "billing": standing(workspace.pk, now),
         "last_day": range_sums(workspace.pk, until - _DAY, until),
         "limits": with_standing(Limit.objects.filter(workspace=workspace), now).order_by("measure", "period"),
         "budgets": budget_values(workspace.pk),

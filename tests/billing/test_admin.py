@@ -87,26 +87,29 @@ def test_plans_are_neither_added_nor_deleted_here(console, opened):
 
 def test_changing_a_workspaces_plan_and_numbers_goes_through_the_service(console, opened):
     path = page("workspaceplan", "change", opened.workspace.pk)
-    data = {"plan": "team", "monthly_requests_override": "0", "raw_retention_days_override": "3"}
+    data = {"granted": "team", "monthly_requests_override": "0", "raw_retention_days_override": "3"}
     assert console.post(path, data).status_code == 302
     policy = WorkspacePolicy.objects.get()
-    assert (policy.plan_tier, policy.raw_retention_days, Limit.objects.get().amount) == ("team", 3, 0)
+    # Fewer days than before are announced first.
+    assert (policy.plan_tier, policy.raw_retention_days, Limit.objects.get().amount) == ("team", 90, 0)
     entry = AuditEntry.objects.get(action="workspace_plan.changed")
     assert (entry.actor.email, entry.data["plan_before"]) == ("operator@example.com", "pro")
     shown = console.get(path).content.decode()
     assert "0 requests a month, 3,000 a minute; raw rows 3 days, sums 730 days; members: 50" in shown
+    assert "UTC: raw rows 90 days, sums 730 days" in shown
+    assert "Team: granted by an operator" in shown
 
 
 def test_a_bad_own_number_is_explained_on_the_form(console, opened):
     path = page("workspaceplan", "change", opened.workspace.pk)
-    response = console.post(path, {"plan": "team", "requests_per_minute_override": "0"})
+    response = console.post(path, {"granted": "team", "requests_per_minute_override": "0"})
     assert response.status_code == 200
     assert "Between 1 and" in response.content.decode()
     assert WorkspacePlan.objects.get().plan_id == "pro"
 
 
 def test_an_operator_opens_a_workspace_and_sees_its_secrets_once(console, opened):
-    data = {"name": "Acme", "owner_email": "New@example.com", "timezone": "UTC", "plan": "free"}
+    data = {"name": "Acme", "owner_email": "New@example.com", "timezone": "UTC", "granted": "free"}
     response = console.post(page("workspaceplan", "add"), data, follow=True)
     text = response.content.decode()
     (plain,) = set(re.findall(r"om_live_\w{8}_\w{32}", text))
@@ -120,10 +123,10 @@ def test_an_operator_opens_a_workspace_and_sees_its_secrets_once(console, opened
 
 def test_a_bad_new_workspace_is_explained_on_the_form(console, opened):
     response = console.post(
-        page("workspaceplan", "add"), {"name": "", "owner_email": "x", "timezone": "Mars", "plan": ""}
+        page("workspaceplan", "add"), {"name": "", "owner_email": "x", "timezone": "Mars", "granted": ""}
     )
     assert response.status_code == 200
-    assert set(response.context["adminform"].form.errors) == {"name", "owner_email", "timezone", "plan"}
+    assert set(response.context["adminform"].form.errors) == {"name", "owner_email", "timezone", "granted"}
 
 
 def test_a_workspace_is_not_left_without_a_plan(console, opened):

@@ -125,9 +125,9 @@ def test_own_numbers_stay_unless_new_ones_are_given():
     services.change_workspace_plan(opened.workspace, plan_tier="pro", acting_user=None)
     assert pushed(opened.workspace)[-1] == 5
     services.change_workspace_plan(
-        opened.workspace, plan_tier="pro", overrides=Overrides(raw_retention_days=1), acting_user=None
+        opened.workspace, plan_tier="pro", overrides=Overrides(raw_retention_days=100), acting_user=None
     )
-    assert pushed(opened.workspace) == ("pro", "Pro", 600, 1, 365, 1_000_000)
+    assert pushed(opened.workspace) == ("pro", "Pro", 600, 100, 365, 1_000_000)
 
 
 def test_from_unlimited_to_limited_and_back():

@@ -32,17 +32,20 @@ class Product:
     password: str
     slug: str
     api_key: str
+    billing_slug: str
+    sandbox_url: str
+    data: Path
 
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """`./opsmeter up` in a data folder of its own."""
+    """`./opsmeter up --billing-sandbox` in a data folder of its own."""
     data = tmp_path_factory.mktemp("up")
     ready = data / "ready.json"
     said = data / "up.log"
     with said.open("w") as output:
         process = subprocess.Popen(
-            [str(ROOT / "opsmeter"), "up", "--port", "0", "--ready-file", str(ready)],
+            [str(ROOT / "opsmeter"), "up", "--port", "0", "--billing-sandbox", "--ready-file", str(ready)],
             env=environment(data),
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -61,7 +64,16 @@ def _wait_for(ready: Path, process: "subprocess.Popen[bytes]", said: Path) -> Pr
         assert time.monotonic() < deadline, "./opsmeter up did not serve in time"
         time.sleep(0.1)
     facts = json.loads(ready.read_text())
-    return Product(facts["url"], facts["email"], facts["password"], facts["workspaceSlug"], facts["apiKey"])
+    return Product(
+        facts["url"],
+        facts["email"],
+        facts["password"],
+        facts["workspaceSlug"],
+        facts["apiKey"],
+        facts["billingWorkspaceSlug"],
+        facts["billingSandboxUrl"],
+        ready.parent,
+    )
 
 
 # Not for the whole session: while it runs, Playwright's event loop keeps Django from its database.
@@ -79,18 +91,18 @@ def chromium() -> Iterator[Browser]:
 class Watch:
     """What must never happen on a page: console errors, refused resources, requests that leave the host."""
 
-    def __init__(self, page: Page, host: str) -> None:
+    def __init__(self, page: Page, *hosts: str) -> None:
         self.problems: list[str] = []
         page.on("console", lambda message: self._console(message))
         page.on("pageerror", lambda error: self.problems.append(f"script: {error}"))
-        page.on("request", lambda request: self._request(request.url, host))
+        page.on("request", lambda request: self._request(request.url, hosts))
 
     def _console(self, message: Any) -> None:
         if message.type in {"error", "warning"}:
             self.problems.append(f"{message.type}: {message.text}")
 
-    def _request(self, url: str, host: str) -> None:
-        if not url.startswith((host, "data:", "blob:")):
+    def _request(self, url: str, hosts: tuple[str, ...]) -> None:
+        if not url.startswith((*hosts, "data:", "blob:")):
             self.problems.append(f"left the host: {url}")
 
 

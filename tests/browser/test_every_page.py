@@ -41,6 +41,8 @@ NO_PAGE = {
     "requests-more",
     "requests-values",
     "settings-audit-csv",
+    "settings-billing-pending",
+    "settings-billing-portal",
     "settings-budgets-preview",
     "settings-data-demo",
     "settings-data-state",
@@ -68,6 +70,11 @@ SELDOM = {
     "price-alias",
     "price-own-new",
     "price-own-withdraw",
+    "settings-billing-cancel",
+    "settings-billing-change",
+    "settings-billing-checkout",
+    "settings-billing-payments",
+    "settings-billing-resume",
     "settings-member-remove",
     "settings-member-role",
     "settings-invitation-revoke",
@@ -153,13 +160,23 @@ def pages(product, chromium):
     return found
 
 
-def look_at(page, watch, product, name, address, *, with_axe):
-    """What is wrong with one page."""
+def look_at(page, watch, product, name, address, schemes):
+    """What is wrong with one page in each of `schemes`: a scheme, and whether axe looks, too."""
     watch.problems.clear()
     page.goto(product.url + address)
     expect(page.locator(".htmx-request")).to_have_count(0)
-    shoot(page, f"{name.strip('/').replace('/', '-')}-{page.viewport_size['width']}")
-    problems = [problem for problem in watch.problems if name != "404" or _ERROR_PAGE not in problem]
+    problems = [problem for scheme, with_axe in schemes for problem in look_in(page, name, scheme, with_axe)]
+    problems += [problem for problem in watch.problems if name != "404" or _ERROR_PAGE not in problem]
+    if page.title().strip() in {"", "Opsmeter"}:
+        problems.append("no title")
+    return problems
+
+
+def look_in(page, name, scheme, with_axe):
+    """What is wrong with the page that is open, in a colour scheme."""
+    page.emulate_media(color_scheme=scheme)
+    shoot(page, f"{name.strip('/').replace('/', '-')}-{page.viewport_size['width']}-{scheme}")
+    problems = []
     beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     if beyond > 0:
         problems.append(f"{beyond} px too wide")
@@ -167,8 +184,6 @@ def look_at(page, watch, product, name, address, *, with_axe):
         problems.append("unstyled")
     if not name.startswith("admin:"):
         problems += [f"overlap: {overlap}" for overlap in page.evaluate(OVERLAPS)]
-    if page.title().strip() in {"", "Opsmeter"}:
-        problems.append("no title")
     if with_axe:
         found = Axe().run(page).response["violations"]
         problems += [
@@ -176,31 +191,26 @@ def look_at(page, watch, product, name, address, *, with_axe):
             for each in found
             if each["impact"] in {"serious", "critical"}
         ]
-    return problems
+    return [f"{scheme}: {problem}" for problem in problems]
 
 
 def test_every_page_can_be_reached_by_links(pages):
     assert {pattern.name for pattern in page_urlpatterns} - NO_PAGE - SELDOM - set(pages) == set()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_page(product, chromium, pages, width, scheme):
-    context = context_of(chromium, width, scheme)
+def test_every_page(product, chromium, pages, width):
+    context = context_of(chromium, width, "light")
     page = context.new_page()
     watch = Watch(page, product.url)
     sign_in(page, product)
     # Once light and wide, once dark and narrow: structure is the same in all four, colours and folding are not.
-    with_axe = (width, scheme) in {(1280, "light"), (390, "dark")}
-    wrong = {
-        address: problems
-        for name, address in pages.items()
-        if (
-            problems := look_at(
-                page, watch, product, name, address, with_axe=with_axe and not name.startswith("admin:")
-            )
-        )
-    }
+    axe_scheme = {1280: "light", 390: "dark"}[width]
+    wrong = {}
+    for name, address in pages.items():
+        schemes = [(scheme, scheme == axe_scheme and not name.startswith("admin:")) for scheme in SCHEMES]
+        if problems := look_at(page, watch, product, name, address, schemes):
+            wrong[address] = problems
     context.close()
     assert wrong == {}
 
@@ -213,7 +223,7 @@ def test_pages_for_people_who_are_not_signed_in(product, chromium, width):
     wrong = {}
     for address in SIGNED_OUT:
         name = "404" if "nothing" in address else address
-        problems = look_at(page, watch, product, name, address, with_axe=True)
+        problems = look_at(page, watch, product, name, address, [("light", True)])
         if problems:
             wrong[address] = problems
     context.close()

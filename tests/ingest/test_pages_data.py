@@ -16,7 +16,7 @@ from workspaces.services import create_api_key, revoke_api_key
 
 pytestmark = pytest.mark.django_db
 
-QUERIES = 19
+QUERIES = 20
 ROLES = ("owner", "admin", "member", "viewer")
 
 

@@ -21,7 +21,7 @@ from workspaces.models import AuditEntry
 pytestmark = pytest.mark.django_db
 
 HOUR = timedelta(hours=1)
-QUERIES = 19
+QUERIES = 20
 ALL = {"what": "requests", "format": "csv"}
 
 

@@ -20,8 +20,8 @@ from tests.ledger import NOON, make_event, make_events, new_event
 pytestmark = pytest.mark.django_db
 
 HOUR = timedelta(hours=1)
-QUERIES_LIST = 15
-QUERIES_ROW = 9
+QUERIES_LIST = 16
+QUERIES_ROW = 10
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from django.conf import settings
 from standardwebhooks import Webhook
 
 from alerts.channels.webhook import with_new_secret
+from billing.examples import PORTAL, REQUESTED_END, REQUESTED_PLAN, STANDING, STARTED_CHECKOUT
 from billing.plans import Overrides
 from billing.services import change_workspace_plan
 from budgets.examples import STATUS
@@ -44,11 +45,20 @@ SENDERS = {"first", "send", "batch", "retry"}
 ANSWERS = {"accepted", "batch_answer", "budget_exceeded", "invalid", "plan_limit", "rate_limited", "status"}
 COMMANDS = {"clean_up", "demo", "otlp", "prices", "status_bearer", "status_key", "verify"}
 MESSAGES = {"client", "messages", "toast"}  # in test_docs_messages.py
-OTHERS = {"change_plan", "payload", "prices_answer", "webhook"}
+# Commands of billing, and the answers that are the examples of the API's description.
+BILLING = {"cancel", "change_plan_ask", "checkout", "portal", "resume", "standing"}
+BILLING_ANSWERS = {
+    "cancel_answer": REQUESTED_END,
+    "change_plan": REQUESTED_PLAN,
+    "checkout_answer": STARTED_CHECKOUT,
+    "portal_answer": PORTAL,
+    "standing_answer": STANDING,
+}
+OTHERS = {"payload", "prices_answer", "webhook"}
 
 
 def test_every_block_is_accounted_for():
-    assert BLOCKS.keys() == SENDERS | ANSWERS | COMMANDS | MESSAGES | OTHERS
+    assert BLOCKS.keys() == SENDERS | ANSWERS | COMMANDS | MESSAGES | OTHERS | BILLING | BILLING_ANSWERS.keys()
 
 
 @pytest.fixture
@@ -302,12 +312,8 @@ def test_the_payload_that_is_shown_is_accepted(reader, meter):
     assert (event.uncached_input_tokens, event.cache_read_tokens) == (600, 1_800)
 
 
-def test_what_is_planned_is_not_served_yet(reader, client_of):
-    assert shown(reader, "change_plan")["status"] == "pending_webhook"
-    client = client_of()
-    token = {"Authorization": f"Bearer {client.opened.access_token_plain}"}
-    path = "/v1/billing/subscription/change-plan"
-    assert client.app.request("POST", path, {"planTier": "pro"}, token).status == 404
+def test_the_answers_of_billing_are_those_of_the_api_description(reader):
+    assert {name: shown(reader, name) for name in BILLING_ANSWERS} == BILLING_ANSWERS
 
 
 # --- Commands ---------------------------------------------------------------------------------------------------------
@@ -324,6 +330,17 @@ def answered(visitor: Visitor, path: str, block: str, **replaced: str) -> Any:
 
 def with_token(visitor: Visitor) -> dict[str, str]:
     return {"om_pat_…": token_for(visitor.workspace.members.get(), visitor.workspace)}
+
+
+def test_without_billing_its_commands_say_so(person_of):
+    person = person_of()
+    token = with_token(person)
+    for command in sorted(BILLING - {"standing"}):
+        (answer,) = answered(person, "/docs/billing/", command, **token)
+        assert (answer["ok"], answer["reason"]) == (False, "billing_off"), command
+    (standing,) = answered(person, "/docs/billing/", "standing", **token)
+    assert standing.keys() == STANDING.keys()
+    assert (standing["billing"], standing["currentPlanTier"], standing["subscription"]) == (None, "free", None)
 
 
 def test_both_status_examples_answer_what_is_shown(person_of):

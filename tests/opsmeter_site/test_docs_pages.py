@@ -374,7 +374,7 @@ def test_the_words_of_the_public_documentation_are_there(stranger):
     assert "returns pending_webhook" in strip_tags(stranger.html("/docs/billing/"))
 
 
-# --- What is served, and what is not yet ------------------------------------------------------------------------------
+# --- What is served ---------------------------------------------------------------------------------------------------
 
 
 def is_served(path: str) -> bool:
@@ -385,13 +385,9 @@ def is_served(path: str) -> bool:
 
 
 @pytest.mark.parametrize("slug", EVERY_PAGE)
-def test_paths_are_served_unless_the_page_says_that_they_are_planned(stranger, slug):
-    text = stranger.html(PAGES[slug].url)
-    named = set(re.findall(r"/v1/[\w/.-]*\w", text))
-    planned = {path for path in named if not is_served(path)}
-    if planned:
-        assert "planned, and not served by this version" in text
-        assert planned <= {"/v1/billing/subscription/change-plan"}
+def test_every_path_is_served(stranger, slug):
+    named = set(re.findall(r"/v1/[\w/.-]*\w", stranger.html(PAGES[slug].url)))
+    assert [path for path in named if not is_served(path)] == []
 
 
 def test_the_addresses_in_the_readme_are_served():

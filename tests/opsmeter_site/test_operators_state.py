@@ -15,6 +15,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from billing.metrics import count_refused
+from billing.models import BillingEvent, ChangeRequest, Subscription
 from ingest.models import ExportJob, Limit, Meter, ModelPrice, Refusal, SummaryProgress, SummarySpan
 from ingest.models.prices import PriceState
 from opsmeter_site.lib import heartbeat
@@ -25,6 +27,7 @@ from opsmeter_site.lib.redis import client
 from opsmeter_site.operators import figures as parts
 from opsmeter_site.operators import measured, state, traffic
 from opsmeter_site.operators.state import service_state
+from tests.billing.provider_facts import facts, hear, new_id, subscribe
 from tests.factories import OperatorFactory, UserFactory, make_workspace
 from tests.ledger import make_event
 from workspaces.models import Workspace
@@ -283,6 +286,69 @@ def test_plans_and_limits_are_counted():
 
 
 # --- Trouble
+
+
+@database
+def test_without_billing_there_is_one_figure(settings):
+    shown = figures()
+    assert (shown["Billing"].value, shown["Billing"].tone) == ("off", "")
+    assert "Live subscriptions" not in shown
+    subscribe(make_workspace("free").workspace)
+    left = figures()["Billing"]
+    assert (left.window, left.tone) == ("live subscriptions that nobody follows: 1", parts.BAD)
+
+
+@database
+def test_billing_is_counted_and_leads_to_the_rows(console, settings):
+    settings.LEMONSQUEEZY_API_KEY = "key"
+    idle = figures()
+    assert (idle["Variants on offer"].value, idle["Variants on offer"].tone) == ("0", parts.BAD)
+    now, twice = utc_now(), make_workspace("free").workspace
+    rows = [subscribe(twice, "pro"), subscribe(twice, "team", status="past_due")]
+    rows += [subscribe(make_workspace("free").workspace, status=each) for each in ("unpaid", "expired")]
+    hear(facts(new_id()))
+    Subscription.objects.filter(pk=rows[0].pk).update(next_check_at=now - 3 * DAY)
+    Subscription.objects.filter(pk=rows[1].pk).update(variant_id="999")
+    ChangeRequest.objects.create(subscription=rows[0], kind="cancel", requested_at=now - timedelta(minutes=11))
+    for number, event_state in enumerate(("waiting", "parked", "parked", "failed", "done")):
+        BillingEvent.objects.create(
+            provider="lemonsqueezy",
+            dedupe_key=f"figures-{number}",
+            name="subscription_updated",
+            sealed_body="",
+            state=event_state,
+            received_at=now - timedelta(minutes=6),
+        )
+    for _ in range(3):
+        count_refused("forged")
+    with CaptureQueriesContext(connection) as queries:
+        busy = figures()
+    assert len([each for each in queries if "billing_" in each["sql"]]) <= 7
+    wanted = {
+        "Billing": ("on", ""),
+        "Variants on offer": ("4", ""),
+        "Provider's messages waiting": ("1", parts.BAD),
+        "Messages that need an operator": ("2", parts.BAD),
+        "Messages failed for good": ("1", parts.BAD),
+        "Live subscriptions": ("4", ""),
+        "Past due": ("1", ""),
+        "Unpaid": ("1", parts.WARN),
+        "Subscriptions without a workspace": ("1", parts.BAD),
+        "Subscriptions without a plan": ("1", parts.BAD),
+        "Workspaces that pay twice": ("1", parts.WARN),
+        "Subscriptions not checked": ("1", parts.BAD),
+        "Requests not confirmed": ("1", parts.WARN),
+        "Webhooks refused today": ("3", ""),
+        "Webhooks refused yesterday": ("0", ""),
+    }
+    assert {label: (busy[label].value, busy[label].tone) for label in wanted} == wanted
+    assert busy["Webhooks refused today"].window == "UTC: 3 forged"
+    for label in wanted:
+        if busy[label].url:
+            found = console.get(busy[label].url)
+            assert found.status_code == 200, label
+            if label != "Workspaces that pay twice":
+                assert str(found.context["cl"].result_count) == busy[label].value, label
 
 
 @database

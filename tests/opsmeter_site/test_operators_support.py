@@ -12,11 +12,13 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from billing.models import ChangeRequest
 from billing.services import change_workspace_plan
 from budgets.services import update_budget_settings
 from ingest.models import LedgerAudit, Meter, ModelPrice, Refusal
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import quarter_hour_of
+from tests.billing.provider_facts import subscribe
 from tests.factories import OperatorFactory, make_cast, make_workspace
 from tests.ledger import make_event
 from workspaces.models import AuditEntry
@@ -136,7 +138,7 @@ def test_everything_about_a_workspace_is_on_one_page(console):
     console.get(page_of(people.workspace))
     with CaptureQueriesContext(connection) as queries:
         response = console.get(page_of(people.workspace))
-    assert len(queries) <= 25
+    assert len(queries) <= 28
     text = " ".join(response.content.decode().split())
     shown = (
         people.workspace.slug,
@@ -163,6 +165,27 @@ def test_everything_about_a_workspace_is_on_one_page(console):
     assert "<td>yes</td>" in text
     assert people.opened.api_key_plain not in text
     assert people.outsider.email not in text
+
+
+@database
+def test_what_a_workspace_pays_for_is_shown(console):
+    workspace = make_workspace("free").workspace
+    assert "<dd> none </dd>" in " ".join(console.get(page_of(workspace)).content.decode().split())
+    first = subscribe(workspace, "pro")
+    subscribe(workspace, "starter")
+    ChangeRequest.objects.create(subscription=first, kind="cancel", requested_at=utc_now() - timedelta(minutes=5))
+    change_workspace_plan(workspace, plan_tier="enterprise", acting_user=None)
+    change_workspace_plan(workspace, plan_tier="starter", acting_user=None)
+    text = " ".join(console.get(page_of(workspace)).content.decode().split())
+    shown = (
+        "<dd> Starter </dd>",
+        f'/change/">{first.provider_subscription_id}</a>: Pro, active',
+        "and 1 more: paid twice",
+        "cancel, Starter",
+        "(overdue)",
+        "Kept for now",
+    )
+    assert [words for words in shown if words not in text] == []
 
 
 @database

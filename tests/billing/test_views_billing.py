@@ -1,0 +1,706 @@
+"""Plan and billing in the console: every state in words, every change asked about first, and nothing computed."""
+
+from datetime import datetime, timedelta
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.urls import reverse
+
+from billing.models import ChangeKind, ChangeRequest, ChangeState, Checkout, Invoice, Plan, PlanVariant, Subscription
+from billing.plans import Overrides
+from billing.providers.base import ProviderRefused, ProviderUnavailable, ProviderUnsure
+from billing.services import change_workspace_plan
+from opsmeter_site.lib.clock import utc_now
+from tests.billing.asked import CHECKOUT_URL, PAYMENT_URL, PORTAL_URL, asked_provider
+from tests.billing.provider_facts import facts, hear, make_checkout, subscribe
+from tests.factories import UserFactory, make_cast
+from tests.pages import page, signed_in
+from workspaces.models import Role
+from workspaces.services import add_member
+
+DAY = timedelta(days=1)
+ZONE = "Europe/Berlin"
+
+
+@pytest.fixture
+def shop(committed, monkeypatch, settings):
+    settings.LEMONSQUEEZY_API_KEY = "key"
+    with asked_provider(monkeypatch) as asked:
+        for tier, price in (("starter", "$19 a month"), ("pro", "$49 a month"), ("team", "$199 a month")):
+            PlanVariant.objects.filter(plan=tier, interval="month").update(price_text=price)
+        PlanVariant.objects.filter(plan="pro", interval="year").update(price_text="$490 a year")
+        yield asked
+
+
+@pytest.fixture
+def cast(shop):
+    return make_cast("free", timezone=ZONE)
+
+
+@pytest.fixture
+def browser(cast):
+    return signed_in(cast.admin)
+
+
+@pytest.fixture
+def address(cast):
+    def of(name="settings-billing", *arguments):
+        return reverse(name, args=[cast.workspace.slug, *arguments])
+
+    return of
+
+
+@pytest.fixture
+def shown(browser, address):
+    """The page's main part, as an admin sees it."""
+
+    def look(query=""):
+        response = browser.get(address() + query)
+        assert response.status_code == 200
+        return page(response).one("main")
+
+    return look
+
+
+def card(main, heading):
+    return main.one("section", aria_labelledby=heading)
+
+
+def ask_for(subscription, kind=ChangeKind.CHANGE_PLAN, plan="team", ago=timedelta(), **stored):
+    return ChangeRequest.objects.create(
+        subscription=subscription,
+        kind=kind,
+        plan=Plan.objects.get(tier=plan) if plan else None,
+        interval="month" if plan else "",
+        variant_id="300" if plan else "",
+        requested_at=utc_now() - ago,
+        **stored,
+    )
+
+
+def there(moment):
+    """As pages of the workspace write it."""
+    return f"{moment.astimezone(ZoneInfo(ZONE)):%-d %b %Y, %H:%M}"
+
+
+# --- The plan as it stands --------------------------------------------------------------------------------------------
+
+
+def test_a_free_workspace(shown):
+    main = shown()
+    assert main.one("p", "plan-name").text == "Free"
+    assert "Free of charge." in card(main, "plan-heading").text
+    assert "0 of 10,000" in card(main, "usage-heading").text
+    assert "4 of 2" in card(main, "usage-heading").text
+    assert "No payments" in card(main, "payments-heading").text
+
+
+def test_a_granted_plan_is_told_from_a_paid_one(cast, shown):
+    change_workspace_plan(cast.workspace, plan_tier="pro", acting_user=None)
+    assert "Granted by the people who run this installation." in card(shown(), "plan-heading").text
+
+
+SOON = utc_now().replace(microsecond=0) + 5 * DAY
+LATELY = SOON - 9 * DAY
+STATES = {
+    "active": ({"renews_at": SOON}, "Pro", ["Active", f"Renews on {there(SOON)}"]),
+    "on_trial": ({"trial_ends_at": SOON}, "Pro", ["On trial", f"until {there(SOON)}", "unless you cancel before"]),
+    "past_due": ({"renews_at": SOON}, "Pro", ["The last payment failed.", f"tries again on {there(SOON)}"]),
+    "unpaid": ({}, "Free", ["Unpaid", "Pro is off until it is paid", "on Free meanwhile"]),
+    "cancelled": ({"ends_at": SOON}, "Pro", ["Cancelled", f"until {there(SOON)}", "goes to Free", "you can resume"]),
+    "expired": (
+        {"ends_at": SOON - 9 * DAY},
+        "Free",
+        ["Ended", f"ended on {there(SOON - 9 * DAY)}", "cannot be resumed"],
+    ),
+}
+
+
+@pytest.mark.parametrize("status", STATES)
+def test_each_state_says_what_follows_from_it(cast, shown, status):
+    said, plan, words = STATES[status]
+    subscribe(cast.workspace, "pro", status=status, **said)
+    main = shown()
+    assert main.one("p", "plan-name").text == plan
+    text = card(main, "plan-heading").text
+    for each in words:
+        assert each in text
+    assert ("Visa •••• 4242" in text) == (status != "expired")
+
+
+@pytest.mark.parametrize(("mode", "plan", "words"), [("free", "Pro", "Pro stays"), ("void", "Free", "Pro is off")])
+def test_a_paused_subscription(cast, shown, mode, plan, words):
+    subscribe(cast.workspace, "pro", status="paused", pause_mode=mode)
+    main = shown()
+    assert main.one("p", "plan-name").text == plan
+    assert words in card(main, "plan-heading").text
+
+
+def test_moments_carry_their_utc_time(cast, shown):
+    subscribe(cast.workspace, "pro", renews_at=SOON)
+    titles = [each.attributes["title"] for each in card(shown(), "plan-heading").all("time")]
+    assert titles == [f"{SOON:%Y-%m-%d %H:%M:%S} UTC"]
+
+
+def test_what_a_larger_grant_means_for_a_subscription(cast, shown):
+    subscribe(cast.workspace, "starter")
+    change_workspace_plan(cast.workspace, plan_tier="pro", acting_user=None)
+    text = card(shown(), "plan-heading").text
+    assert "whatever the subscription" in text
+    assert "Subscribed to Starter" in text
+
+
+LINKS = {
+    "active": {"Payment method and invoices", "Cancel subscription"},
+    "past_due": {"Update the payment method", "Payment method and invoices", "Cancel subscription"},
+    "unpaid": {"Update the payment method", "Payment method and invoices", "Cancel subscription"},
+    "cancelled": {"Payment method and invoices", "Resume subscription"},
+    "expired": {"Payment method and invoices"},
+}
+
+
+@pytest.mark.parametrize("status", LINKS)
+def test_what_can_be_done_in_each_state(cast, shown, status):
+    subscribe(cast.workspace, "pro", status=status, ends_at=SOON if status == "cancelled" else None)
+    assert {link.text for link in card(shown(), "plan-heading").all("a")} == LINKS[status]
+
+
+def test_paying_twice_is_said_with_what_to_do(cast, shown):
+    subscribe(cast.workspace, "pro")
+    subscribe(cast.workspace, "team")
+    main = shown()
+    notice = main.one("div", "notice-bad")
+    assert "pays more than once" in notice.text
+    assert "2 subscriptions" in notice.text
+    assert notice.one("a").attributes["href"].endswith("/billing/portal/")
+    assert main.one("p", "plan-name").text == "Team"
+
+
+def test_what_will_be_kept_after_a_downgrade(cast, shown):
+    bought = subscribe(cast.workspace, "pro")
+    later = facts(bought.provider_subscription_id, "pro", status="expired", updated_at=bought.provider_updated_at + DAY)
+    hear(later)
+    usage = card(shown(), "usage-heading")
+    assert "single requests 90 days, sums 365 days" in usage.text
+    assert "14 and 90 days. Older ones are deleted then" in usage.text
+    assert reverse("exports", args=[cast.workspace.slug]) in {link.attributes["href"] for link in usage.all("a")}
+
+
+# --- The table --------------------------------------------------------------------------------------------------------
+
+
+def plans(main):
+    return {plan.one("h3").text.split()[0]: plan for plan in main.all("li", "plan")}
+
+
+def steps(main):
+    return {name: plan.one("div", "plan-step").text for name, plan in plans(main).items()}
+
+
+def test_what_somebody_without_a_subscription_can_choose(shown, address):
+    found = plans(shown())
+    assert list(found) == ["Free", "Starter", "Pro", "Team", "Enterprise"]
+    assert found["Free"].one("span", "tag").text == "Current"
+    assert found["Pro"].one("p", "plan-price").text == "$49 a month"
+    assert "Requests a month 1,000,000" in found["Pro"].text
+    assert "Included: Immediate budget alerts" in found["Pro"].text
+    assert "Not included: Own prices" in found["Pro"].text
+    assert found["Enterprise"].one("div", "plan-step").text == "By contract: write to us."
+    link = found["Pro"].one("a")
+    assert (link.text, link.attributes["href"]) == (
+        "Subscribe to Pro",
+        address("settings-billing-checkout", "pro", "month"),
+    )
+
+
+def test_what_a_subscriber_can_choose(cast, shown, address):
+    subscribe(cast.workspace, "pro")
+    main = shown()
+    assert steps(main) == {
+        "Free": "Cancel the subscription",
+        "Starter": "Downgrade to Starter",
+        "Pro": "",
+        "Team": "Upgrade to Team",
+        "Enterprise": "By contract: write to us.",
+    }
+    assert plans(main)["Team"].one("a").attributes["href"] == address("settings-billing-change", "team", "month")
+
+
+def test_the_other_interval_needs_no_script(cast, shown, address):
+    subscribe(cast.workspace, "pro")
+    switch = {link.text: link.attributes["href"] for link in shown().one("ul", "tabs").all("a")}
+    assert switch == {"Monthly": "?interval=month#plans", "Yearly": "?interval=year#plans"}
+    main = shown("?interval=year")
+    assert plans(main)["Pro"].one("p", "plan-price").text == "$490 a year"
+    assert plans(main)["Team"].one("p", "plan-price").text == "Monthly only"
+    assert steps(main)["Pro"] == "Renew yearly : Pro"
+    assert steps(main)["Team"] == ""
+    assert plans(shown("?interval=century"))["Pro"].one("p", "plan-price").text == "$49 a month"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("past_due", "Update the payment method first"), ("cancelled", "Resume it first"), ("paused", "is paused")],
+)
+def test_what_stands_in_the_way_of_every_plan_is_said_once(cast, shown, status, words):
+    subscribe(cast.workspace, "pro", status=status, ends_at=SOON if status == "cancelled" else None)
+    main = shown()
+    section = card(main, "plans-heading")
+    assert section.text.count(words) == 1
+    assert not [link for link in section.all("a") if "/change/" in link.attributes["href"]]
+
+
+def test_too_many_members_stand_in_the_way_of_the_smaller_plan_only(cast, shown):
+    subscribe(cast.workspace, "team")
+    for _ in range(3):
+        add_member(cast.workspace, UserFactory(), Role.VIEWER, acting_user=None)
+    said = steps(shown())
+    assert "Starter includes 5 people, and the workspace has 7" in said["Starter"]
+    assert said["Pro"] == "Downgrade to Pro"
+
+
+def test_own_numbers_stand_in_the_current_column(cast, shown):
+    change_workspace_plan(
+        cast.workspace, plan_tier="starter", overrides=Overrides(monthly_requests=123_456), acting_user=None
+    )
+    found = plans(shown())
+    assert "123,456" in found["Starter"].text
+    assert "123,456" not in found["Pro"].text
+
+
+def test_a_granted_plan_is_not_sold_again(cast, shown):
+    change_workspace_plan(cast.workspace, plan_tier="pro", acting_user=None)
+    said = steps(shown())
+    assert "Pro was granted" in said["Starter"]
+    assert said["Team"] == "Subscribe to Team"
+
+
+def test_without_billing_there_are_no_prices_and_no_buttons(cast, shown, settings):
+    settings.LEMONSQUEEZY_API_KEY = ""
+    main = shown()
+    assert "The people who run this installation change plans." in main.text
+    assert len(plans(main)) == 5
+    assert not main.all("p", "plan-price")
+    assert not [link for link in main.all("a") if "/settings/billing/" in link.attributes["href"]]
+
+
+# --- Waiting for the provider's word ----------------------------------------------------------------------------------
+
+
+def poll(browser, address, shown=""):
+    return browser.get(f"{address('settings-billing-pending')}?shown={shown}", headers={"HX-Request": "true"})
+
+
+def state_of(main):
+    return main.one("div", id="pending").attributes["hx-get"].partition("shown=")[2]
+
+
+def test_a_request_is_shown_until_the_providers_word(cast, browser, shown, address):
+    bought = subscribe(cast.workspace, "pro")
+    assert browser.post(address("settings-billing-change", "team", "month")).url == address()
+    main = shown()
+    waiting = main.one("div", id="pending")
+    assert "Change to Team" in waiting.text
+    assert "usually takes a few seconds" in waiting.text
+    assert cast.admin.name in waiting.text
+    assert waiting.attributes["hx-trigger"] == "every 2s"
+    assert main.one("p", "plan-name").text == "Pro"
+    assert poll(browser, address, state_of(main)).status_code == 204
+    hear(facts(bought.provider_subscription_id, "team", updated_at=bought.provider_updated_at + DAY))
+    over = poll(browser, address, state_of(main))
+    assert (over.status_code, over["HX-Refresh"]) == (200, "true")
+    main = shown()
+    assert "Confirmed: the subscription is for the Team plan now." in main.one("div", id="toasts").text
+    assert main.one("p", "plan-name").text == "Team"
+    assert shown().one("div", id="toasts").text == ""
+
+
+def test_without_scripts_the_result_is_told_too(cast, browser, shown, address):
+    bought = subscribe(cast.workspace, "pro")
+    browser.post(address("settings-billing-cancel"))
+    main = shown()
+    assert main.one("div", id="pending").one("a", "without-script").attributes["href"] == address()
+    assert browser.get(address("settings-billing-pending")).url == address()
+    later = bought.provider_updated_at + DAY
+    hear(facts(bought.provider_subscription_id, status="cancelled", ends_at=SOON, updated_at=later))
+    assert "Confirmed: the subscription is cancelled." in shown().one("div", id="toasts").text
+
+
+def test_an_overdue_request_explains_itself_and_is_looked_at_less_often(cast, browser, shown, address):
+    request = ask_for(subscribe(cast.workspace, "pro"))
+    fresh = state_of(shown())
+    ChangeRequest.objects.filter(pk=request.pk).update(requested_at=utc_now() - timedelta(minutes=4))
+    part = page(poll(browser, address, fresh))
+    waiting = part.one("div", id="pending")
+    assert "has not confirmed it yet" in waiting.text
+    assert "Nothing has changed here, and you can keep working" in waiting.text
+    assert waiting.attributes["hx-trigger"] == "every 15s"
+
+
+def test_a_request_without_a_proper_answer_says_so(cast, shop, browser, shown, address):
+    subscribe(cast.workspace, "pro")
+    shop.trouble = ProviderUnsure("Lemon Squeezy did not answer properly.")
+    assert browser.post(address("settings-billing-change", "team", "month")).status_code == 302
+    assert "may or may not have been done" in shown().one("div", id="pending").text
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan", "words", "leads_to"),
+    [
+        (ChangeKind.CHANGE_PLAN, "team", "Change to Team", "/change/team/month/"),
+        (ChangeKind.CANCEL, None, "Cancellation of the subscription", "/cancel/"),
+    ],
+)
+def test_a_request_that_came_to_nothing_says_why(cast, shown, kind, plan, words, leads_to):
+    bought = subscribe(cast.workspace, "pro")
+    ask_for(bought, kind, plan, state=ChangeState.REFUSED, resolved_at=utc_now(), note="The card was declined.")
+    notice = shown().one("div", "notice-bad")
+    assert words in notice.text
+    assert "The card was declined." in notice.text
+    assert "Nothing was changed." in notice.text
+    assert notice.one("a").text == "Try again"
+    assert notice.one("a").attributes["href"].endswith(leads_to)
+
+
+def test_a_lapsed_request_is_no_success(cast, browser, shown, address):
+    request = ask_for(subscribe(cast.workspace, "pro"))
+    shown()
+    ChangeRequest.objects.filter(pk=request.pk).update(state=ChangeState.LAPSED, resolved_at=utc_now())
+    assert poll(browser, address)["HX-Refresh"] == "true"
+    main = shown()
+    assert main.one("div", id="toasts").text == ""
+    assert "Never confirmed" in main.one("div", "notice-bad").text
+
+
+# --- Coming back from the checkout ------------------------------------------------------------------------------------
+
+
+def test_the_way_back_is_noted_and_the_address_cleaned(cast, browser, shown, address):
+    checkout = make_checkout(cast.workspace)
+    assert browser.get(f"{address()}?checkout={checkout.pk}").url == address()
+    checkout.refresh_from_db()
+    assert checkout.returned_at is not None
+    main = shown()
+    assert "Subscription to Pro" in main.one("div", id="pending").text
+    assert main.one("p", "plan-name").text == "Free"
+    bought = facts(f"b{checkout.pk.hex[:8]}", "pro")
+    hear(bought, checkout=checkout)
+    assert poll(browser, address)["HX-Refresh"] == "true"
+    assert "The subscription is confirmed" in shown().one("div", id="toasts").text
+
+
+def test_other_ids_in_the_way_back_change_nothing(browser, address):
+    elsewhere = make_checkout(make_cast("free").workspace)
+    for text in (elsewhere.pk, uuid4(), "nonsense", ""):
+        assert browser.get(f"{address()}?checkout={text}").url == address()
+    elsewhere.refresh_from_db()
+    assert elsewhere.returned_at is None
+
+
+# --- The second question ----------------------------------------------------------------------------------------------
+
+
+def rows_of(response):
+    return {row[0]: row[1:] for row in page(response).one("table", "facts").rows()}
+
+
+def test_a_downgrade_shows_what_changes_and_what_is_lost(cast, shop, browser, address):
+    subscribe(cast.workspace, "pro")
+    asked = browser.get(address("settings-billing-change", "starter", "month"))
+    assert rows_of(asked) == {
+        "Subscription": ["Pro, monthly", "Starter, monthly"],
+        "Price as shown": ["$49 a month", "$19 a month"],
+        "Requests a month": ["1,000,000", "100,000"],
+        "Requests a minute": ["600", "300"],
+        "Days that single requests are kept": ["90", "30"],
+        "Days that sums are kept": ["365", "180"],
+        "Members": ["15", "5"],
+        "Immediate budget alerts": ["included", "not included"],
+        "Slack, Teams, PagerDuty, webhooks; unit-cost and spike rules": ["included", "not included"],
+    }
+    text = page(asked).one("main").text
+    for words in (
+        "will be deleted, 7 days after the change at the earliest",
+        "what is set to be told immediately is told in the daily summary",
+        "Slack, Teams, PagerDuty and webhooks stop sending",
+        "Lemon Squeezy computes what is charged or credited, with tax",
+        "Visa •••• 4242",
+    ):
+        assert words in text
+    assert shop.asked == []
+    assert not ChangeRequest.objects.filter(subscription__workspace=cast.workspace).exists()
+
+
+def test_an_upgrade_is_charged_at_once_and_loses_nothing(cast, shop, browser, address):
+    bought = subscribe(cast.workspace, "pro")
+    asked = page(browser.get(address("settings-billing-change", "team", "month"))).one("main")
+    assert "at once" in asked.text
+    assert not asked.all("ul", "consequences")
+    browser.post(address("settings-billing-change", "team", "month"))
+    assert shop.asked == [("change_plan", bought.provider_subscription_id, "300", True)]
+
+
+def test_another_interval_only_changes_the_interval(cast, browser, address):
+    subscribe(cast.workspace, "pro")
+    asked = browser.get(address("settings-billing-change", "pro", "year"))
+    assert rows_of(asked) == {
+        "Subscription": ["Pro, monthly", "Pro, yearly"],
+        "Price as shown": ["$49 a month", "$490 a year"],
+    }
+
+
+def test_a_grant_outlives_a_downgrade(cast, browser, address):
+    change_workspace_plan(cast.workspace, plan_tier="pro", acting_user=None)
+    subscribe(cast.workspace, "team")
+    asked = browser.get(address("settings-billing-change", "starter", "month"))
+    assert "granted Pro to this workspace: it stays" in page(asked).text
+    assert rows_of(asked)["Requests a month"] == ["5,000,000", "1,000,000"]
+
+
+def test_cancelling_says_until_when_and_what_then(cast, shop, browser, address):
+    bought = subscribe(cast.workspace, "pro", renews_at=SOON)
+    asked = page(browser.get(address("settings-billing-cancel"))).one("main")
+    for words in (
+        f"Pro stays usable until the paid period ends, on {there(SOON)}",
+        "Then the workspace goes to Free",
+        "Messages and summaries by e-mail stop",
+        "The workspace has 4 members, and 2 are included. Nobody is removed",
+    ):
+        assert words in asked.text
+    assert browser.post(address("settings-billing-cancel")).url == address()
+    assert shop.asked == [("cancel", bought.provider_subscription_id)]
+
+
+def test_resuming(cast, shop, browser, address):
+    bought = subscribe(cast.workspace, "pro", status="cancelled", ends_at=SOON)
+    asked = page(browser.get(address("settings-billing-resume"))).one("main").text
+    assert f"Pro does not end on {there(SOON)}" in asked
+    assert browser.post(address("settings-billing-resume")).url == address()
+    assert shop.asked == [("resume", bought.provider_subscription_id)]
+
+
+def test_a_checkout_leads_to_the_provider_by_way_of_a_page(cast, shop, browser, address):
+    assert (
+        "pay on a page of Lemon Squeezy" in page(browser.get(address("settings-billing-checkout", "pro", "month"))).text
+    )
+    answer = browser.post(address("settings-billing-checkout", "pro", "month"))
+    assert answer.status_code == 200
+    assert answer["Refresh"] == f"0; url={CHECKOUT_URL}"
+    assert "no-store" in answer["Cache-Control"]
+    assert CHECKOUT_URL in {link.attributes["href"] for link in page(answer).one("main").all("a")}
+    (wish,) = shop.wishes
+    assert wish.return_url.startswith(f"http://testserver{address()}?checkout=")
+    assert Checkout.objects.get(workspace=cast.workspace).requested_by == cast.admin
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "//elsewhere", "https://", "https://x.example/\nSet-Cookie: a"])
+def test_only_web_addresses_are_gone_to(browser, address, monkeypatch, url):
+    class Started:
+        pass
+
+    Started.url = url
+    monkeypatch.setattr("billing.changes.start_checkout", lambda *_, **__: Started)
+    answer = browser.post(address("settings-billing-checkout", "pro", "month"))
+    assert answer.status_code == 503
+    assert "Refresh" not in answer
+    assert "named no address to go to" in page(answer).text
+
+
+# --- Refusals ---------------------------------------------------------------------------------------------------------
+
+TROUBLES = [
+    (ProviderUnavailable("Lemon Squeezy was not reached.", headers={"Retry-After": "7"}), 503),
+    (ProviderRefused("Lemon Squeezy said no."), 409),
+]
+
+
+@pytest.mark.parametrize(("trouble", "status"), TROUBLES)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("settings-billing-change", ("team", "month")), ("settings-billing-cancel", ())],
+)
+def test_the_providers_trouble_is_told_on_the_page(cast, shop, browser, address, name, arguments, trouble, status):
+    subscribe(cast.workspace, "pro")
+    shop.trouble = trouble
+    answer = browser.post(address(name, *arguments))
+    assert answer.status_code == status
+    assert answer.headers.get("Retry-After") == ("7" if status == 503 else None)
+    alert = page(answer).one("div", role="alert")
+    assert trouble.message in alert.text
+    assert "Nothing was changed" in alert.text
+    assert page(answer).all("button", type="submit")
+
+
+def test_a_checkout_with_the_provider_away(browser, shop, address):
+    shop.trouble = TROUBLES[0][0]
+    answer = browser.post(address("settings-billing-checkout", "pro", "month"))
+    assert (answer.status_code, "Refresh" in answer) == (503, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "arguments", "words"),
+    [
+        (None, "settings-billing-change", ("team", "month"), "no running subscription"),
+        (None, "settings-billing-cancel", (), "no running subscription"),
+        (None, "settings-billing-resume", (), "no running subscription"),
+        (None, "settings-billing-checkout", ("team", "year"), "Team is not sold yearly here"),
+        (None, "settings-billing-checkout", ("enterprise", "month"), "Enterprise is not sold monthly here"),
+        ("active", "settings-billing-checkout", ("team", "month"), "There is a subscription already"),
+        ("active", "settings-billing-change", ("pro", "month"), "already"),
+        ("active", "settings-billing-resume", (), "not cancelled"),
+        ("past_due", "settings-billing-change", ("team", "month"), "Update the payment method first"),
+        ("cancelled", "settings-billing-change", ("team", "month"), "Resume it first"),
+        ("cancelled", "settings-billing-cancel", (), "cancelled already"),
+        ("paused", "settings-billing-change", ("team", "month"), "paused"),
+        ("expired", "settings-billing-resume", (), "no running subscription"),
+    ],
+)
+def test_what_cannot_be_done_is_not_asked(cast, shop, browser, address, status, name, arguments, words):
+    if status:
+        subscribe(cast.workspace, "pro", status=status, ends_at=SOON if status == "cancelled" else None)
+    asked = browser.get(address(name, *arguments))
+    assert asked.status_code == 200
+    assert words in page(asked).one("main").text
+    assert not page(asked).all("button", "button-danger")
+    answer = browser.post(address(name, *arguments))
+    assert answer.status_code == 409
+    assert "Nothing was changed" in page(answer).one("main").text
+    assert shop.asked == []
+
+
+def test_a_second_wish_waits_for_the_first(cast, shop, browser, address):
+    subscribe(cast.workspace, "pro")
+    browser.post(address("settings-billing-change", "team", "month"))
+    answer = browser.post(address("settings-billing-change", "starter", "month"))
+    assert answer.status_code == 409
+    assert "Try again when that has come" in page(answer).text
+    assert len(shop.asked) == 1
+
+
+@pytest.mark.parametrize(("plan", "interval"), [("nothing", "month"), ("pro", "century")])
+def test_there_are_no_other_plans(browser, address, plan, interval):
+    for name in ("settings-billing-change", "settings-billing-checkout"):
+        assert browser.get(address(name, plan, interval)).status_code == 404
+
+
+def test_without_billing_nothing_is_asked(cast, browser, address, settings, monkeypatch):
+    settings.LEMONSQUEEZY_API_KEY = ""
+    monkeypatch.undo()
+    for name, arguments in (("settings-billing-checkout", ("pro", "month")), ("settings-billing-cancel", ())):
+        text = page(browser.get(address(name, *arguments))).one("main").text
+        assert "The people who run this installation change plans." in text
+        assert browser.post(address(name, *arguments)).status_code == 409
+    assert browser.get(address("settings-billing-portal")).status_code == 409
+
+
+# --- The portal -------------------------------------------------------------------------------------------------------
+
+
+def test_the_portals_links_are_fetched_on_click_and_only_gone_to(cast, shop, browser, shown, address):
+    bought = subscribe(cast.workspace, "pro")
+    assert "secret" not in browser.get(address()).content.decode()
+    assert shop.asked == []
+    there_now = browser.get(address("settings-billing-portal"))
+    assert (there_now.status_code, there_now.url) == (302, PORTAL_URL)
+    assert "no-store" in there_now["Cache-Control"]
+    assert browser.get(address("settings-billing-portal") + "?to=payment-method").url == PAYMENT_URL
+    assert shop.asked == [("portal_links", bought.provider_subscription_id)] * 2
+
+
+def test_the_portal_while_the_provider_is_away(cast, shop, browser, address):
+    subscribe(cast.workspace, "pro")
+    shop.trouble = TROUBLES[0][0]
+    answer = browser.get(address("settings-billing-portal") + "?to=payment-method")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "7")
+    again = next(link for link in page(answer).one("main").all("a") if link.text == "Try again")
+    assert again.attributes["href"] == address("settings-billing-portal") + "?to=payment-method"
+
+
+def test_the_portal_before_anything_was_bought(browser, address):
+    answer = browser.get(address("settings-billing-portal"))
+    assert answer.status_code == 409
+    assert "Nothing was bought yet" in page(answer).text
+
+
+# --- Payments ---------------------------------------------------------------------------------------------------------
+
+
+def pay(subscription, number, **said):
+    moment = datetime(2026, 3, 1, 12, tzinfo=ZoneInfo("UTC")) + number * DAY
+    defaults = {"reason": "renewal", "status": "paid", "total_text": f"$49.{number:02}", "card_last_four": "4242"}
+    return Invoice.objects.create(
+        provider="lemonsqueezy",
+        provider_invoice_id=uuid4().hex,
+        subscription=subscription,
+        invoiced_at=moment,
+        provider_updated_at=moment,
+        **defaults | said,
+    )
+
+
+def test_payments_are_the_providers_words(cast, shown):
+    bought = subscribe(cast.workspace, "pro")
+    pay(bought, 1, reason="initial", card_brand="visa")
+    pay(bought, 2, reason="updated", is_refunded=True, refunded_text="$12.00")
+    pay(bought, 3, status="pending", reason="newly_invented")
+    rows = card(shown(), "payments-heading").one("table").rows()
+    assert [row[1:] for row in rows] == [
+        ["Newly invented", "Not paid yet", "Card •••• 4242", "$49.03"],
+        ["Change of plan", "Refunded $12.00 refunded", "Card •••• 4242", "$49.02"],
+        ["First payment", "Paid", "Visa •••• 4242", "$49.01"],
+    ]
+
+
+def test_the_newest_five_and_a_way_to_all(cast, browser, shown, address):
+    bought = subscribe(cast.workspace, "pro")
+    for number in range(52):
+        pay(bought, number)
+    section = card(shown(), "payments-heading")
+    assert [row[-1] for row in section.one("table").rows()] == [f"$49.{number}" for number in range(51, 46, -1)]
+    first = page(browser.get(address("settings-billing-payments"))).one("main")
+    assert len(first.one("table").rows()) == 50
+    older = first.one("nav", "pager").one("a").attributes["href"]
+    second = page(browser.get(address("settings-billing-payments") + older)).one("main")
+    assert [row[-1] for row in second.one("table").rows()] == ["$49.01", "$49.00"]
+
+
+def test_payments_of_others_are_not_shown(browser, address):
+    pay(subscribe(make_cast("free").workspace, "pro"), 1)
+    assert "No payments" in page(browser.get(address("settings-billing-payments"))).one("main").text
+
+
+# --- Who may see it ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("role", "status"), [("owner", 200), ("admin", 200), ("member", 403), ("viewer", 403), ("outsider", 404)]
+)
+def test_only_owners_and_admins(cast, shop, address, role, status):
+    subscribe(cast.workspace, "pro")
+    browser = signed_in(getattr(cast, role))
+    assert browser.get(address()).status_code == status
+    assert browser.get(address("settings-billing-payments")).status_code == status
+    if status != 200:
+        for name, arguments in (("settings-billing-change", ("team", "month")), ("settings-billing-cancel", ())):
+            assert browser.post(address(name, *arguments)).status_code == status
+        assert browser.get(address("settings-billing-portal")).status_code == status
+        assert shop.asked == []
+
+
+def test_how_much_the_page_asks(cast, browser, address, django_assert_max_num_queries):
+    bought = subscribe(cast.workspace, "pro")
+    for number in range(5):
+        pay(bought, number)
+    ask_for(bought)
+    browser.get(address())
+    with django_assert_max_num_queries(25):
+        browser.get(address())
+    with django_assert_max_num_queries(10):
+        poll(browser, address)
+
+
+def test_nothing_of_this_moves_a_plan(cast, browser, address):
+    bought = subscribe(cast.workspace, "pro")
+    browser.post(address("settings-billing-change", "team", "month"))
+    assert Subscription.objects.get(pk=bought.pk).plan_id == "pro"

@@ -5,7 +5,6 @@ each workspace, by what the audit trail says was sent.
 """
 
 from datetime import timedelta
-from smtplib import SMTPException
 from uuid import UUID
 
 import structlog
@@ -20,6 +19,7 @@ from alerts.models import MailOptOut, OptOutReason, Recipient
 from alerts.recipients import members_with_mail
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput, NotAllowed
+from opsmeter_site.lib.mail import NOT_MAILED
 from workspaces.inputs import clean_email
 from workspaces.models import AuditEntry, User, Workspace
 from workspaces.services import locked_workspace, record_audit
@@ -96,7 +96,7 @@ def ask_to_confirm(recipient: Recipient, *, asked_by: User) -> bool:
     mail = render_mail("recipient_confirmation", facts)
     try:
         send_mail(mail.subject, mail.text, None, [recipient.email], html_message=mail.html)
-    except (SMTPException, OSError) as error:
+    except NOT_MAILED as error:
         logger.warning("confirmation_not_mailed", recipient=recipient.pk, error=type(error).__name__)
         return False
     return True

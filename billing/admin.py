@@ -160,29 +160,29 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
         )
 
     @admin.display(description="requests a month")
-    def effective_monthly_requests(self, subscription: WorkspacePlan) -> str:
-        return _number(_effective(subscription).monthly_requests)
+    def effective_monthly_requests(self, holding: WorkspacePlan) -> str:
+        return _number(_effective(holding).monthly_requests)
 
     @admin.display(description="requests a minute")
-    def effective_requests_per_minute(self, subscription: WorkspacePlan) -> str:
-        return _number(_effective(subscription).requests_per_minute)
+    def effective_requests_per_minute(self, holding: WorkspacePlan) -> str:
+        return _number(_effective(holding).requests_per_minute)
 
     @admin.display(description="what applies")
-    def applies(self, subscription: WorkspacePlan) -> str:
-        return f"{subscription.plan}: {_reason(subscription)}"
+    def applies(self, holding: WorkspacePlan) -> str:
+        return f"{holding.plan}: {_reason(holding)}"
 
     @admin.display(description="kept for now")
-    def kept(self, subscription: WorkspacePlan) -> str:
-        if subscription.kept_until is None:
+    def kept(self, holding: WorkspacePlan) -> str:
+        if holding.kept_until is None:
             return "–"
         return (
-            f"Until {subscription.kept_until:%Y-%m-%d %H:%M} UTC: raw rows {subscription.kept_raw_days} days, "
-            f"sums {subscription.kept_rollup_days} days"
+            f"Until {holding.kept_until:%Y-%m-%d %H:%M} UTC: raw rows {holding.kept_raw_days} days, "
+            f"sums {holding.kept_rollup_days} days"
         )
 
     @admin.display(description="its numbers")
-    def effective(self, subscription: WorkspacePlan) -> str:
-        numbers = _effective(subscription)
+    def effective(self, holding: WorkspacePlan) -> str:
+        numbers = _effective(holding)
         return (
             f"{_number(numbers.monthly_requests)} requests a month, {_number(numbers.requests_per_minute)} a minute; "
             f"raw rows {numbers.raw_retention_days} days, sums {numbers.rollup_retention_days} days; "
@@ -192,12 +192,12 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
     def save_model(self, request: HttpRequest, obj: WorkspacePlan, form: Any, change: bool) -> None:
         operator, data = operator_of(request), form.cleaned_data
         if change:
-            subscription = services.change_workspace_plan(
+            holding = services.change_workspace_plan(
                 obj.workspace, plan_tier=data["granted"].tier, overrides=overrides_of(obj), acting_user=operator
             )
         else:
-            subscription = self._open(request, operator, data)
-        become(obj, subscription)
+            holding = self._open(request, operator, data)
+        become(obj, holding)
 
     def _open(self, request: HttpRequest, operator: User, data: dict[str, Any]) -> WorkspacePlan:
         opened = services.open_workspace(
@@ -216,8 +216,8 @@ class WorkspacePlanAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[t
         return WorkspacePlan.objects.select_related("workspace", "plan", "granted").get(pk=opened.workspace.pk)
 
 
-def _effective(subscription: WorkspacePlan) -> EffectiveNumbers:
-    return effective_numbers(subscription.plan, overrides_of(subscription))
+def _effective(holding: WorkspacePlan) -> EffectiveNumbers:
+    return effective_numbers(holding.plan, overrides_of(holding))
 
 
 def _reason(holding: WorkspacePlan) -> str:

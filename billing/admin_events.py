@@ -10,13 +10,24 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from billing.inbox import process_again
-from billing.models import BillingEvent
+from billing.models import BillingEvent, Outcome
 from ingest.admin_facts import CappedPaginator, FactsAdmin
 from opsmeter_site.lib.errors import OpsmeterError
 from opsmeter_site.lib.sealed import Unreadable, unseal
 from workspaces.admin_base import explain, operator_of
 
 HIDDEN = "(hidden)"
+# In short what docs/operating.md says.
+_TO_DO = {
+    Outcome.UNMATCHED: 'Find out whose it is, then use "Assign to a workspace" under subscriptions.',
+    Outcome.WRONG_MODE: "Nothing, or correct LEMONSQUEEZY_TEST_MODE and process it again.",
+    Outcome.WRONG_STORE: "Nothing, or correct LEMONSQUEEZY_STORE_ID and process it again.",
+    Outcome.UNKNOWN_VARIANT: "Map its variant under plan variants. The workspace keeps its old plan until then.",
+    Outcome.UNKNOWN_STATUS: "The provider has a new status, which Opsmeter needs to learn. Nothing was changed.",
+    Outcome.NOT_FOUND: "Look at the API key: usually it is one of the wrong account or mode.",
+    Outcome.UNREADABLE: "Read below what it said. If the provider has changed, Opsmeter must, too.",
+    Outcome.ERROR: "Read the error and the log, mend it, and process it again.",
+}
 
 
 @admin.register(BillingEvent)
@@ -26,10 +37,10 @@ class BillingEventAdmin(FactsAdmin):
     list_display = (
         "received_at",
         "name",
-        "workspace",
-        "provider_subscription_id",
         "state",
         "outcome",
+        "workspace",
+        "provider_subscription_id",
         "error",
         "attempts_made",
         "repeats",
@@ -58,13 +69,14 @@ class BillingEventAdmin(FactsAdmin):
         ("subscription", "workspace", "provider_subscription_id"),
         ("resource_type", "resource_id"),
         ("state", "outcome"),
+        "to_do",
         "error",
         ("attempts_made", "next_attempt_at"),
         ("received_at", "processed_at", "repeats"),
         "dedupe_key",
         "body",
     )
-    readonly_fields = ("workspace", "body")
+    readonly_fields = ("workspace", "to_do", "body")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BillingEvent]:
         return super().get_queryset(request).defer("sealed_body")
@@ -72,6 +84,10 @@ class BillingEventAdmin(FactsAdmin):
     @admin.display(description="workspace", ordering="subscription__workspace__name")
     def workspace(self, event: BillingEvent) -> Any:
         return event.subscription and event.subscription.workspace
+
+    @admin.display(description="what to do")
+    def to_do(self, event: BillingEvent) -> str:
+        return _TO_DO.get(Outcome(event.outcome), "Nothing.") if event.outcome else "Nothing."
 
     @admin.display(description="what it said")
     def body(self, event: BillingEvent) -> str:

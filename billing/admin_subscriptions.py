@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from billing import lateness
-from billing.checking import check_subscription, look_again
+from billing.checking import check_subscription
 from billing.models import BillingEvent, ChangeRequest, Checkout, Invoice, Outcome, Subscription
 from billing.providers.base import ProviderUnavailable
 from billing.subscriptions import Applied, assign_workspace
@@ -202,7 +202,6 @@ class SubscriptionAdmin(WorkspaceFilterMixin, FactsAdmin):
         except OpsmeterError as refusal:
             messages.error(request, explain(refusal))
         else:
-            look_again(row)
             messages.success(request, f"{row.provider_subscription_id} belongs to {workspace} now.")
         return None
 

@@ -9,9 +9,8 @@ from django.http import HttpRequest
 
 from billing.forms import VariantForm
 from billing.models import PlanVariant, Subscription
-from billing.variants import map_variant
+from billing.variants import delete_variant, is_used, map_variant
 from workspaces.admin_base import ServiceAdminMixin, become, operator_of
-from workspaces.services import record_audit
 
 
 @admin.register(PlanVariant)
@@ -52,8 +51,8 @@ class PlanVariantAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[typ
         return ("variant_id",) if obj else ()
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        is_used = isinstance(obj, PlanVariant) and _is_used(obj)
-        return operator_of(request).has_perm("billing.delete_planvariant") and not is_used
+        may_delete = operator_of(request).has_perm("billing.delete_planvariant")
+        return may_delete and not (isinstance(obj, PlanVariant) and is_used(obj))
 
     def save_model(self, request: HttpRequest, obj: PlanVariant, form: Any, change: bool) -> None:
         stored = map_variant(
@@ -67,10 +66,4 @@ class PlanVariantAdmin(ServiceAdminMixin, admin.ModelAdmin):  # type: ignore[typ
         become(obj, stored)
 
     def delete_model(self, request: HttpRequest, obj: PlanVariant) -> None:
-        facts = {"variant": obj.variant_id, "plan": obj.plan_id, "interval": obj.interval}
-        record_audit("plan_variant.deleted", acting_user=operator_of(request), target=obj, data=facts)
-        super().delete_model(request, obj)
-
-
-def _is_used(variant: PlanVariant) -> bool:
-    return Subscription.objects.filter(provider=variant.provider, variant_id=variant.variant_id).exists()
+        delete_variant(obj, acting_user=operator_of(request))

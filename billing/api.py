@@ -27,6 +27,7 @@ from billing.serializers import (
 )
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.openapi import RETRY_AFTER, ErrorSerializer, error_answers
+from opsmeter_site.lib.strict import StrictSerializer
 from opsmeter_site.lib.wire import WireView, json_body
 from workspaces.authentication import BearerAuthentication, CanRead, CanWrite, TokenAccess
 from workspaces.models import Role, User, Workspace
@@ -37,6 +38,11 @@ _ALWAYS_409 = "`billing_off` (this installation has no billing) or `provider_ref
 _UNAVAILABLE = (
     "The database is away (`unavailable`), or the payment provider was not reached or is busy "
     "(`provider_unavailable`); nothing was changed. Retry after `Retry-After` seconds."
+)
+
+_TOO_OFTEN = (
+    "`rate_limited`: this person has asked for too much within a minute, or has begun many checkouts and paid none. "
+    "Retry after `Retry-After` seconds."
 )
 
 
@@ -54,6 +60,7 @@ def _answers(reasons: str, *, has_body: bool) -> dict[int, OpenApiResponse]:
     return {
         **error_answers(401, 403, 404, 406, *body_errors),
         409: OpenApiResponse(ErrorSerializer, description=_NOT_DONE + reasons + _ALWAYS_409, examples=[example]),
+        429: OpenApiResponse(ErrorSerializer, description=_TOO_OFTEN),
         503: OpenApiResponse(ErrorSerializer, description=_UNAVAILABLE),
     }
 
@@ -73,7 +80,7 @@ class SubscriptionView(WireView):
         operation_id="getSubscription",
         tags=["Billing"],
         summary="Plan, subscription, and what is pending",
-        description="Answers without billing, too: then `billing` and `subscription` are null.",
+        description="Answers without billing, too: then `billing` is null, and operators set plans.",
         parameters=[RETRY_AFTER],
         responses={200: BillingStandingSerializer, **error_answers(401, 403, 404, 406, 503)},
         examples=[_example(STANDING, 200)],
@@ -252,7 +259,7 @@ def _person(request: Request) -> User:
     return cast("User", request.user)
 
 
-def _checked(serializer: NothingSerializer) -> dict[str, Any]:
+def _checked(serializer: StrictSerializer) -> dict[str, Any]:
     serializer.is_valid(raise_exception=True)
     return cast("dict[str, Any]", serializer.validated_data)
 

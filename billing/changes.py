@@ -6,7 +6,7 @@ between leaves a pending row and a time at which the provider is asked, so what 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import UUID
 
@@ -33,17 +33,16 @@ from billing.obstacles import (
     obstacle_to_resume,
 )
 from billing.providers import provider
-from billing.providers.base import CheckoutWish, PortalLinks, ProviderError, ProviderUnsure
+from billing.providers.base import CHECKOUT_LIFETIME, CheckoutWish, PortalLinks, ProviderError, ProviderUnsure
 from billing.selectors import CHECKOUT, OVERDUE, Standing, standing
 from billing.services import FIRST_PLAN
+from billing.subscriptions import UNSURE_FOR, check_by
+from billing.turns import check_unpaid, take_turn
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput
 from workspaces.models import User, Workspace
 from workspaces.services import record_audit
 
-# When the provider is asked about a request that it did not answer properly.
-UNSURE_CHECK_AFTER = timedelta(seconds=15)
-CHECKOUT_LIFETIME = timedelta(hours=1)
 _LONGEST_NOTE = 300
 
 
@@ -68,7 +67,7 @@ def start_checkout(
 ) -> StartedCheckout:
     """Where to send the buyer for a first subscription. `return_url` gets `?checkout=<id>` appended.
 
-    Raises `InvalidInput` for `planTier` or `interval`, `ChangeRefused`, `BillingOff` or `ProviderError`.
+    Raises `InvalidInput` for `planTier` or `interval`, `ChangeRefused`, `TooOften`, `BillingOff` or `ProviderError`.
     """
     seller = provider()
     plan = _known_plan(plan_tier)
@@ -93,6 +92,8 @@ def _store_checkout(workspace: Workspace, variant: PlanVariant, acting_user: Use
     refusal = obstacle_to_checkout(_locked_standing(workspace))
     if refusal is not None:
         raise ChangeRefused(refusal)
+    take_turn(acting_user)
+    check_unpaid(acting_user)
     checkout = Checkout.objects.create(
         workspace=workspace,
         requested_by=acting_user,
@@ -140,7 +141,7 @@ class _Wish:
 def request_plan(workspace: Workspace, *, plan_tier: str, interval: str | None, acting_user: User) -> ChangeRequest:
     """Ask the provider for another plan; None keeps the interval. A wish that is pending already is not sent again.
 
-    Raises `InvalidInput` for `planTier` or `interval`, `ChangeRefused`, `BillingOff` or `ProviderError`.
+    Raises `InvalidInput` for `planTier` or `interval`, `ChangeRefused`, `TooOften`, `BillingOff` or `ProviderError`.
     """
     seller = provider()
     plan = _known_plan(plan_tier)
@@ -181,6 +182,7 @@ def portal_links(workspace: Workspace, *, acting_user: User) -> PortalLinks:
     subscription = standing(workspace.pk, utc_now()).subscription
     if subscription is None:
         raise ChangeRefused(Refusal("no_subscription", "Nothing was bought yet. Start a subscription first."))
+    take_turn(acting_user)
     links = seller.portal_links(subscription.provider_subscription_id)
     record_audit("billing_portal.opened", acting_user=acting_user, workspace=workspace, target=subscription)
     return links
@@ -231,6 +233,7 @@ def _store_request(
         return pending, False
     if wish.obstacle is not None or at.subscription is None:
         raise ChangeRefused(wish.obstacle or NO_SUBSCRIPTION)
+    take_turn(acting_user)
     request = ChangeRequest.objects.create(
         subscription=at.subscription,
         kind=wish.kind,
@@ -239,7 +242,7 @@ def _store_request(
         variant_id=wish.variant_id,
         requested_by=acting_user,
     )
-    _check_by(request.subscription, request.requested_at + OVERDUE)
+    check_by(request.subscription, request.requested_at + OVERDUE)
     _record_request(request, workspace, acting_user)
     return request, True
 
@@ -275,7 +278,7 @@ def _note_unsure(request: ChangeRequest) -> None:
     subscription = Subscription.objects.select_for_update().get(pk=request.subscription_id)
     if _still_pending(request).update(is_unsure=True):
         request.is_unsure = True
-        _check_by(subscription, request.requested_at + UNSURE_CHECK_AFTER)
+        check_by(subscription, request.requested_at + UNSURE_FOR)
 
 
 def _note_refusal(request: ChangeRequest, message: str) -> None:
@@ -285,12 +288,6 @@ def _note_refusal(request: ChangeRequest, message: str) -> None:
 def _still_pending(request: ChangeRequest) -> QuerySet[ChangeRequest]:
     """The provider's word may have come before its answer."""
     return ChangeRequest.objects.filter(pk=request.pk, state=ChangeState.PENDING)
-
-
-def _check_by(subscription: Subscription, moment: datetime) -> None:
-    """Have the provider asked at `moment` at the latest. The row is locked."""
-    if subscription.next_check_at is None or moment < subscription.next_check_at:
-        Subscription.objects.filter(pk=subscription.pk).update(next_check_at=moment)
 
 
 def _provider_id(request: ChangeRequest) -> str:

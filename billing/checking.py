@@ -8,31 +8,24 @@ from uuid import uuid4
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
 
-from billing.models import BillingEvent, EventSource, EventState, Outcome, Subscription
+from billing.models import BillingEvent, ChangeState, EventSource, EventState, Outcome, Subscription
 from billing.providers import provider
-from billing.providers.base import InvoiceFacts, ProviderError, ProviderNotFound, SubscriptionFacts
-from billing.subscriptions import Applied, apply_facts, apply_invoice, locked_subscription
+from billing.providers.base import InvoiceFacts, ProviderError, ProviderNotFound
+from billing.subscriptions import Applied, apply_facts, apply_invoice, check_by, locked_subscription
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.sealed import seal
 
 logger = structlog.get_logger(__name__)
 
+# It is nothing of this installation's, as far as anybody can tell: no trace of it stays among subscriptions.
+NOT_OURS = frozenset({Outcome.WRONG_MODE, Outcome.WRONG_STORE, Outcome.NOT_FOUND})
 # What only an operator can put right.
-TROUBLE = frozenset(
-    {
-        Outcome.UNMATCHED,
-        Outcome.WRONG_MODE,
-        Outcome.WRONG_STORE,
-        Outcome.UNKNOWN_VARIANT,
-        Outcome.UNKNOWN_STATUS,
-        Outcome.NOT_FOUND,
-        Outcome.UNREADABLE,
-    }
-)
+TROUBLE = NOT_OURS | {Outcome.UNMATCHED, Outcome.UNKNOWN_VARIANT, Outcome.UNKNOWN_STATUS, Outcome.UNREADABLE}
 # When the provider was away it is asked again after this, and about what it does not know after the second.
 _AWAY_PAUSE = timedelta(minutes=5)
+# Sooner while somebody waits for what became of a request.
+_AWAY_PAUSE_WAITED_FOR = timedelta(seconds=30)
 _TROUBLE_PAUSE = timedelta(hours=24)
 
 
@@ -49,7 +42,8 @@ def check_subscription(subscription: Subscription, now: datetime, *, urgent: boo
             applied = ask(locked, now, urgent=urgent, with_invoices=with_invoices)
             event = keep(locked, applied)
     except ProviderError:
-        check_by(subscription, now + _AWAY_PAUSE, whatever=True)
+        is_waited_for = subscription.changes.filter(state=ChangeState.PENDING).exists()
+        check_by(subscription, now + (_AWAY_PAUSE_WAITED_FOR if is_waited_for else _AWAY_PAUSE), whatever=True)
         raise
     tell_operators(event)
     return applied
@@ -73,9 +67,9 @@ def ask(
         applied = (
             Applied(trouble, {})
             if trouble
-            else bring_in(subscription, facts, checkout_id=checkout_id, was_asked=True, now=now)
+            else apply_facts(subscription, facts, checkout_id=checkout_id, was_asked=True, now=now)
         )
-    if applied.outcome in (Outcome.NOT_FOUND, Outcome.WRONG_MODE, Outcome.WRONG_STORE):
+    if applied.outcome in NOT_OURS:
         check_by(subscription, now + _TROUBLE_PAUSE, whatever=True)
         return applied
     changes = dict(applied.changes)
@@ -86,17 +80,6 @@ def ask(
     return Applied(Outcome.APPLIED if is_news else applied.outcome, changes)
 
 
-def bring_in(
-    subscription: Subscription, facts: SubscriptionFacts, *, checkout_id: str, was_asked: bool, now: datetime
-) -> Applied:
-    """`apply_facts`; once the workspace of a locked `subscription` is known, what waited for that is processed."""
-    was_known = subscription.workspace_id is not None
-    applied = apply_facts(subscription, facts, checkout_id=checkout_id, was_asked=was_asked, now=now)
-    if not was_known and subscription.workspace_id is not None:
-        look_again(subscription)
-    return applied
-
-
 def foreign(is_test: bool | None, store_id: str) -> Outcome | None:
     """What is wrong with something of this mode and store; None where it is ours or does not say."""
     if is_test is not None and is_test != settings.LEMONSQUEEZY_TEST_MODE:
@@ -104,29 +87,6 @@ def foreign(is_test: bool | None, store_id: str) -> Outcome | None:
     if store_id and store_id != settings.LEMONSQUEEZY_STORE_ID:
         return Outcome.WRONG_STORE
     return None
-
-
-def check_by(subscription: Subscription, moment: datetime, *, whatever: bool = False) -> None:
-    """Have the subscription checked no later than `moment`; `whatever`: at that moment, planned earlier or not."""
-    rows = Subscription.objects.filter(pk=subscription.pk)
-    if not whatever:
-        rows = rows.filter(Q(next_check_at=None) | Q(next_check_at__gt=moment))
-    rows.update(next_check_at=moment)
-
-
-def look_again(subscription: Subscription) -> None:
-    """Its workspace is known now: what was parked or put off for want of it is processed anew."""
-    waiting_for_it = BillingEvent.objects.filter(
-        Q(state=EventState.PARKED, outcome=Outcome.UNMATCHED) | Q(state=EventState.WAITING, attempts_made__gt=0),
-        provider=subscription.provider,
-        provider_subscription_id=subscription.provider_subscription_id,
-    )
-    with transaction.atomic():
-        # Never waiting for an event: whoever processes it waits for this subscription.
-        free = list(waiting_for_it.select_for_update(skip_locked=True).values_list("pk", flat=True))
-        BillingEvent.objects.filter(pk__in=free).update(
-            state=EventState.WAITING, outcome="", error="", attempts_made=0, next_attempt_at=utc_now()
-        )
 
 
 def tell_operators(event: BillingEvent | None) -> None:

@@ -117,9 +117,7 @@ def _misshapen() -> list[CheckMessage]:
 
 
 def _base() -> list[CheckMessage]:
-    address = urlsplit(settings.LEMONSQUEEZY_API_BASE)
-    is_double = address.scheme == "http" and _is_loopback(address.hostname or "")
-    if address.hostname and (address.scheme == "https" or (is_double and not settings.IS_PRODUCTION)):
+    if _is_usable(settings.LEMONSQUEEZY_API_BASE):
         return []
     return [
         Error(
@@ -128,6 +126,15 @@ def _base() -> list[CheckMessage]:
             id="billing.E006",
         )
     ]
+
+
+def _is_usable(base: str) -> bool:
+    try:
+        address = urlsplit(base)
+    except ValueError:
+        return False
+    is_double = address.scheme == "http" and _is_loopback(address.hostname or "")
+    return bool(address.hostname) and (address.scheme == "https" or (is_double and not settings.IS_PRODUCTION))
 
 
 def _is_loopback(host: str) -> bool:

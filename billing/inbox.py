@@ -12,11 +12,11 @@ from time import monotonic
 import structlog
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from billing.checking import TROUBLE, ask, bring_in, check_by, foreign, tell_operators
+from billing.checking import NOT_OURS, TROUBLE, ask, foreign, tell_operators
 from billing.models import BillingEvent, EventSource, EventState, Outcome, Subscription
 from billing.providers import is_billing_on, provider
 from billing.providers.base import Notice, ProviderError, UnreadableMessage
-from billing.subscriptions import Applied, AskFirst, apply_invoice, locked_subscription
+from billing.subscriptions import Applied, AskFirst, apply_facts, apply_invoice, check_by, locked_subscription
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput, OpsmeterError
 from opsmeter_site.lib.sealed import seal, unseal
@@ -77,6 +77,17 @@ class TooLarge(Refused):
 
     def __init__(self) -> None:
         super().__init__(f"The body is larger than {LARGEST_BODY // 1024} KiB.")
+
+
+class Unmeasured(Refused):
+    """411: in pieces, without a length, nothing of it can be read here."""
+
+    status = 411
+    reason = "length_required"
+    outcome = "malformed"
+
+    def __init__(self) -> None:
+        super().__init__("The body came without a Content-Length. If a proxy stands before this, let it send one.")
 
 
 # --- Receiving --------------------------------------------------------------------------------------------------------
@@ -208,7 +219,7 @@ def _process(event: BillingEvent, sweep: _Sweep) -> None:
         with transaction.atomic():
             event.subscription = locked_subscription(event.provider, notice.subscription_id)
             outcome = _apply(event, event.subscription, notice, sweep)
-            if outcome in (Outcome.NOT_FOUND, Outcome.WRONG_MODE, Outcome.WRONG_STORE):
+            if outcome in NOT_OURS:
                 raise _Undo(outcome)
     except _Undo as undo:
         event.subscription = _known_subscription(event.provider, notice.subscription_id)
@@ -278,7 +289,7 @@ def _believe(subscription: Subscription, notice: Notice) -> Applied:
     if notice.subscription is None:
         found = Applied(Outcome.UNCHANGED, {})
     else:
-        found = bring_in(subscription, notice.subscription, checkout_id=notice.checkout_id, was_asked=False, now=now)
+        found = apply_facts(subscription, notice.subscription, checkout_id=notice.checkout_id, was_asked=False, now=now)
     check_by(subscription, now + _UNSEEN)
     return found
 

@@ -31,9 +31,13 @@ def is_doubtful(now: datetime) -> Q:
 
 
 def is_paid_twice() -> Q:
-    """Live subscriptions of workspaces that have another live one: somebody pays for nothing."""
-    others = Subscription.objects.filter(LIVE, workspace_id=OuterRef("workspace_id")).exclude(pk=OuterRef("pk"))
-    return LIVE & Q(workspace__isnull=False) & Q(Exists(others))
+    """Subscriptions that renew, of workspaces with another such one: somebody pays for nothing.
+
+    The same rule as `billing.selectors.Standing.other_live`: a cancelled one costs nothing more.
+    """
+    renews = LIVE & ~Q(status=Status.CANCELLED)
+    others = Subscription.objects.filter(renews, workspace_id=OuterRef("workspace_id")).exclude(pk=OuterRef("pk"))
+    return renews & Q(workspace__isnull=False) & Q(Exists(others))
 
 
 def is_unmapped() -> Q:

@@ -24,15 +24,15 @@ class _Redis:
     paused_until = 0.0
 
 
-def count_refused(reason: str) -> None:
+def count_refused(outcome: str) -> None:
     """Count a message that was refused. Nothing else of it is kept, and without Redis not even the day's count."""
-    WEBHOOKS.labels(reason).inc()
+    WEBHOOKS.labels(outcome).inc()
     if time.monotonic() < _Redis.paused_until:
         return
     key = _key(utc_now().date())
     try:
         with client().pipeline(transaction=False) as pipeline:
-            pipeline.hincrby(key, reason, 1)
+            pipeline.hincrby(key, outcome, 1)
             pipeline.expire(key, _KEPT)
             pipeline.execute()
     except redis.RedisError:
@@ -40,12 +40,12 @@ def count_refused(reason: str) -> None:
 
 
 def refused_counts(day: date) -> dict[str, int]:
-    """How many messages were refused on a day (UTC), by reason; kept for a week. Empty without Redis."""
+    """How many messages were refused on a day (UTC), by outcome; kept for a week. Empty without Redis."""
     try:
         counts = cast("dict[bytes, bytes]", client().hgetall(_key(day)))
     except redis.RedisError:
         return {}
-    return {reason.decode(): int(count) for reason, count in counts.items()}
+    return {outcome.decode(): int(count) for outcome, count in counts.items()}
 
 
 def _key(day: date) -> str:

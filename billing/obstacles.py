@@ -1,13 +1,11 @@
 """Whether something can be asked for, as the workspace stands, and what to do if it cannot."""
 
 from dataclasses import dataclass
-from uuid import UUID
 
-from billing.models import ChangeKind, Plan, Status, Subscription, WorkspacePlan
+from billing.models import ChangeKind, Plan, Status, Subscription
 from billing.plans import effective_numbers, overrides_of
 from billing.selectors import CHECKOUT, Standing, is_over
 from opsmeter_site.lib.errors import OpsmeterError
-from workspaces.models import Membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +90,6 @@ def obstacle_to_resume(standing: Standing) -> Refusal | None:
     return None
 
 
-def people_over(workspace_id: UUID, plan: Plan) -> int:
-    """How many members more the workspace has than it may on `plan`, its own numbers and its grant considered."""
-    holding = WorkspacePlan.objects.select_related("granted").get(workspace_id=workspace_id)
-    return _without_seat(holding, plan, Membership.objects.filter(workspace_id=workspace_id).count())
-
-
 def _manageable(standing: Standing) -> Subscription | Refusal:
     pending = standing.pending
     if pending is not None and pending.action != CHECKOUT:
@@ -119,17 +111,13 @@ def _wait_for_checkout(standing: Standing) -> Refusal | None:
 
 
 def _obstacle_of_seats(standing: Standing, plan: Plan) -> Refusal | None:
-    missing = _without_seat(standing.holding, plan, standing.people)
-    if missing == 0:
+    larger = max(standing.granted, plan, key=lambda each: each.rank)
+    seats = effective_numbers(larger, overrides_of(standing.holding)).members
+    if seats is None or standing.people <= seats:
         return None
+    missing = standing.people - seats
     message = (
-        f"{plan.name} includes {standing.people - missing:,} people, and the workspace has {standing.people:,}. "
+        f"{plan.name} includes {seats:,} people, and the workspace has {standing.people:,}. "
         f"Remove {missing:,} first, or choose a larger plan."
     )
     return Refusal("too_many_members", message)
-
-
-def _without_seat(holding: WorkspacePlan, plan: Plan, people: int) -> int:
-    larger = max(holding.granted, plan, key=lambda each: each.rank)
-    seats = effective_numbers(larger, overrides_of(holding)).members
-    return 0 if seats is None else max(0, people - seats)

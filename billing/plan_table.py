@@ -13,6 +13,7 @@ from billing.services import FIRST_PLAN
 # Refusals that the page shows anyway, and those that concern one plan only; all others concern every plan.
 _SAID_ALREADY = frozenset({"already_on_plan", "already_cancelled"})
 _OF_THIS_PLAN = frozenset({"too_many_members"})
+BY_CONTRACT_REASON = "By contract: ask the people who run this installation."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def _choice(stands: Standing, plan: Plan, variants: dict[str, PlanVariant], inte
     if plan.tier == FIRST_PLAN:
         return _for_the_first(stands, choice)
     if not variants:
-        return replace(choice, reason="" if is_current else "By contract: write to us.")
+        return replace(choice, reason="" if is_current else BY_CONTRACT_REASON)
     if variant is None:
         return choice
     if stands.is_subscribed:

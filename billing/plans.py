@@ -139,9 +139,9 @@ class EffectiveNumbers:
     members: int | None
 
 
-def overrides_of(subscription: WorkspacePlan) -> Overrides:
+def overrides_of(holding: WorkspacePlan) -> Overrides:
     """The workspace's own numbers as stored."""
-    return Overrides(**{item.name: getattr(subscription, f"{item.name}_override") for item in fields(Overrides)})
+    return Overrides(**{item.name: getattr(holding, f"{item.name}_override") for item in fields(Overrides)})
 
 
 def effective_numbers(plan: Plan, overrides: Overrides) -> EffectiveNumbers:

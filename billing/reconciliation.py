@@ -14,24 +14,21 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q
 
-from billing.checking import ask, check_subscription, keep, tell_operators
-from billing.models import ChangeRequest, ChangeState, Checkout, Outcome, Subscription
+from billing.checking import NOT_OURS, ask, check_subscription, keep, tell_operators
+from billing.models import ChangeRequest, ChangeState, Checkout, Subscription
 from billing.providers import is_billing_on, provider
 from billing.providers.base import ProviderError, SubscriptionFacts
 from billing.selectors import OVERDUE
-from billing.subscriptions import locked_subscription
+from billing.subscriptions import UNSURE_FOR, locked_subscription
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.redis import client
 from workspaces.services import record_audit
 
 logger = structlog.get_logger(__name__)
 
-# What the provider had not answered properly is settled by its next answer, if it had this long to act.
-_UNSURE_FOR = timedelta(seconds=15)
 # Whatever goes wrong with one subscription, the others have their turn.
 _TROUBLE_PAUSE = timedelta(hours=1)
-# Purchases are looked for from the buyer's return or this age on, until the second.
-_CHECKOUT_SILENT_FOR = timedelta(minutes=3)
+# Purchases are looked for from the buyer's return on, or when they are `OVERDUE`, until this age.
 _CHECKOUT_FORGOTTEN_AFTER = timedelta(hours=24)
 _SHORTEST_PAUSE = timedelta(minutes=1)
 
@@ -105,7 +102,7 @@ def _lapse(subscription: Subscription, now: datetime) -> None:
 
     What was sent a moment ago may still be under way there, so it has its time.
     """
-    is_overdue = Q(requested_at__lte=now - OVERDUE) | Q(is_unsure=True, requested_at__lte=now - _UNSURE_FOR)
+    is_overdue = Q(requested_at__lte=now - OVERDUE) | Q(is_unsure=True, requested_at__lte=now - UNSURE_FOR)
     for wish in ChangeRequest.objects.filter(is_overdue, subscription=subscription, state=ChangeState.PENDING):
         wish.state, wish.resolved_at = ChangeState.LAPSED, now
         wish.note = "The payment provider was asked, and it has not made this change. Nothing was changed; try again."
@@ -125,7 +122,7 @@ def _lapse(subscription: Subscription, now: datetime) -> None:
 def _silent_checkouts(now: datetime) -> Iterable[Checkout]:
     """Those of which something may have come that nobody told us."""
     open_ones = Checkout.objects.filter(subscription=None, created_at__gt=now - _CHECKOUT_FORGOTTEN_AFTER)
-    silent = open_ones.filter(Q(returned_at__isnull=False) | Q(created_at__lt=now - _CHECKOUT_SILENT_FOR))
+    silent = open_ones.filter(Q(returned_at__isnull=False) | Q(created_at__lt=now - OVERDUE))
     return silent.order_by("-created_at")
 
 
@@ -179,7 +176,7 @@ def _bind(checkout: Checkout, facts: SubscriptionFacts) -> bool:
         subscription = locked_subscription(checkout.provider, facts.subscription_id)
         if subscription.workspace_id is None:
             applied = ask(subscription, now, urgent=False, with_invoices=True, checkout_id=str(checkout.pk))
-            if applied.outcome in (Outcome.NOT_FOUND, Outcome.WRONG_MODE, Outcome.WRONG_STORE):
+            if applied.outcome in NOT_OURS:
                 transaction.set_rollback(True)
                 return False
             event = keep(subscription, applied)

@@ -3,17 +3,14 @@
 When a notice begins and what it says is settled by `billing.entitlements`, with every change of a plan.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from smtplib import SMTPRecipientsRefused
 from uuid import UUID
 
+import redis
 import structlog
 from allauth.account.models import EmailAddress
-from anymail.exceptions import (  # type: ignore[import-untyped]
-    AnymailError,
-    AnymailInvalidAddress,
-    AnymailRecipientsRefused,
-)
+from anymail.exceptions import AnymailInvalidAddress, AnymailRecipientsRefused
 from django.conf import settings
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.mail import EmailMultiAlternatives
@@ -25,10 +22,15 @@ from django.urls import reverse
 from billing.entitlements import RETENTION_NOTICE, apply_plan
 from billing.models import WorkspacePlan
 from ingest.services import lock_ledger
+from opsmeter_site.lib.mail import NOT_MAILED
+from opsmeter_site.lib.redis import client
 from workspaces.models import Membership, Role
 from workspaces.services import record_audit
 
 logger = structlog.get_logger(__name__)
+
+# Between two mails to addresses that are refused, ever longer.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 
 
 class _MailServerAway(Exception):
@@ -55,7 +57,8 @@ def end_retention_notices(now: datetime) -> int:
 def mail_retention_notices(now: datetime) -> int:
     """Mail the notices that nobody has been told of yet; how many. Whatever fails is tried again by the next run.
 
-    Only from then on do the days of a notice count. Killed between the mail and its mark, a run mails again.
+    Only from then on do the days of a notice count. Killed between the mail and its mark, a run mails again. Addresses
+    that are refused for as long as a notice runs count as none: nothing is kept for ever because nobody can be reached.
     """
     untold = WorkspacePlan.objects.filter(kept_until__isnull=False, notice_mailed_at=None)
     try:
@@ -70,12 +73,13 @@ def _tell(workspace_id: UUID, now: datetime) -> bool:
         return False
     untold = WorkspacePlan.objects.filter(pk=workspace_id, kept_until__isnull=False, notice_mailed_at=None)
     notice = untold.select_related("plan", "workspace").first()
-    if notice is None or notice.kept_until is None:
+    if notice is None or notice.kept_until is None or _is_pausing(workspace_id, now):
         return False
     ends_at = max(notice.kept_until, now + RETENTION_NOTICE)
     addresses = _addresses(workspace_id)
     # Where nobody has an address the pages alone say it.
-    if addresses and not _mail(notice, ends_at, addresses):
+    if addresses and not _mail(notice, ends_at, addresses) and now < notice.kept_until:
+        _pause(workspace_id, now, since=notice.kept_until - RETENTION_NOTICE)
         return False
     # The ledger is locked only now: nothing that holds it up may wait for a mail server.
     lock_ledger(workspace_id)
@@ -112,6 +116,27 @@ def _is_ours_to_mail(workspace_id: UUID) -> bool:
         return bool(cursor.fetchone()[0])
 
 
+def _is_pausing(workspace_id: UUID, now: datetime) -> bool:
+    """Whether its addresses were refused a short while ago. Unknown without Redis: then they are tried."""
+    try:
+        until = client().get(_pause_key(workspace_id))
+    except redis.RedisError:
+        return False
+    return until is not None and now.timestamp() < float(until)
+
+
+def _pause(workspace_id: UUID, now: datetime, *, since: datetime) -> None:
+    pause = min(max((now - since) / 2, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+    try:
+        client().set(_pause_key(workspace_id), (now + pause).timestamp(), ex=_LONGEST_PAUSE)
+    except redis.RedisError as error:
+        logger.warning("retention_notice_not_paused", error=type(error).__name__)
+
+
+def _pause_key(workspace_id: UUID) -> str:
+    return f"{settings.REDIS_KEY_PREFIX}:billing:notice-refused:{workspace_id}"
+
+
 def _addresses(workspace_id: UUID) -> list[str]:
     """Owners and admins. Whoever signed up has confirmed the address; one that waits for that gets nothing."""
     waiting = EmailAddress.objects.filter(user=OuterRef("user"), email=OuterRef("user__email"), verified=False)
@@ -133,7 +158,7 @@ def _mail(notice: WorkspacePlan, ends_at: datetime, addresses: list[str]) -> boo
     except (SMTPRecipientsRefused, AnymailRecipientsRefused, AnymailInvalidAddress) as error:
         _log_failure(notice, error)
         return False
-    except (AnymailError, OSError) as error:
+    except NOT_MAILED as error:
         _log_failure(notice, error)
         raise _MailServerAway from error
 

@@ -77,6 +77,8 @@ class Pending:
     """`checkout`, or one of `billing.models.ChangeKind`."""
     plan: Plan
     """Requested; of a cancellation what follows it, of a resumption what goes on."""
+    interval: str
+    """Of a change of plan how often it renews then, if that is another interval than now; otherwise empty."""
     requested_at: datetime
     requested_by: User | None
     is_overdue: bool
@@ -184,12 +186,18 @@ def requested_plan(request: ChangeRequest, holding: WorkspacePlan) -> Plan:
     return request.plan or holding.plan
 
 
+def new_interval(request: ChangeRequest) -> str:
+    """How often the subscription renews if a change of plan comes true, where that differs from now."""
+    return "" if request.interval == request.subscription.interval else request.interval
+
+
 def _pending_change(request: ChangeRequest | None, holding: WorkspacePlan, now: datetime) -> Pending | None:
     if request is None or request.state != ChangeState.PENDING:
         return None
     return Pending(
         action=request.kind,
         plan=requested_plan(request, holding),
+        interval=new_interval(request),
         requested_at=request.requested_at,
         requested_by=request.requested_by,
         is_overdue=now - request.requested_at > OVERDUE,
@@ -206,6 +214,7 @@ def _pending_checkout(workspace_id: UUID, now: datetime) -> Pending | None:
     return Pending(
         action=CHECKOUT,
         plan=checkout.plan,
+        interval="",
         requested_at=checkout.returned_at,
         requested_by=checkout.requested_by,
         is_overdue=now - checkout.returned_at > OVERDUE,

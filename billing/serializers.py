@@ -1,13 +1,14 @@
 """The JSON of billing, key for key."""
 
-from typing import Any, cast
+from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from billing.models import ChangeKind, ChangeRequest, Interval, Status, Subscription
+from billing.models import ChangeKind, ChangeRequest, Interval, Status
 from billing.selectors import CHECKOUT, Pending, Standing, requested_plan
 from opsmeter_site.lib.openapi import UtcTimeField
+from opsmeter_site.lib.strict import StrictChoiceField, StrictSerializer
 
 PENDING = "pending_webhook"
 _LAPSED_MESSAGE = "The payment provider never confirmed it, and nothing has changed."
@@ -32,48 +33,24 @@ class TierField(serializers.Field[Any, Any, Any, Any]):
         return value
 
 
-class IntervalField(serializers.ChoiceField):
-    """How often to pay; only as text."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(choices=Interval.values, **options)
-
-    def to_internal_value(self, data: Any) -> Any:
-        """The name."""
-        if not isinstance(data, str) or data not in self.choices:
-            raise serializers.ValidationError(f"Must be one of: {', '.join(Interval.values)}.")
-        return data
+class NothingSerializer(StrictSerializer):
+    """An object without fields."""
 
 
-class NothingSerializer(serializers.Serializer[Any]):
-    """An object without fields; what it has is refused, so that nobody believes it had an effect."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        """Refuses unknown names."""
-        known = ", ".join(self.fields) or "none"
-        errors: dict[str, Any] = {name: [f"Unknown field. Known: {known}."] for name in data if name not in self.fields}
-        values = None
-        try:
-            values = super().to_internal_value(data)
-        except serializers.ValidationError as error:
-            errors.update(cast("dict[str, Any]", error.detail))
-        if errors:
-            raise serializers.ValidationError(errors)
-        return values
-
-
-class PlanWishSerializer(NothingSerializer):
+class PlanWishSerializer(StrictSerializer):
     """Another plan."""
 
     planTier = TierField(source="plan_tier", help_text="The plan's token, such as `pro`.")  # noqa: N815
-    interval = IntervalField(required=False, help_text="Without it the present one is kept.")
+    interval = StrictChoiceField(
+        choices=Interval.values, required=False, help_text="Without it the present one is kept."
+    )
 
 
-class CheckoutWishSerializer(NothingSerializer):
+class CheckoutWishSerializer(StrictSerializer):
     """A first subscription."""
 
     planTier = TierField(source="plan_tier", help_text="The plan's token, such as `pro`.")  # noqa: N815
-    interval = IntervalField(default=Interval.MONTH.value)
+    interval = StrictChoiceField(choices=Interval.values, default=Interval.MONTH.value)
 
 
 # --- What is answered -------------------------------------------------------------------------------------------------
@@ -228,13 +205,9 @@ def _subscription_values(standing: Standing) -> dict[str, Any] | None:
         "ends_at": subscription.ends_at,
         "trial_ends_at": subscription.trial_ends_at,
         "cancelled": subscription.status == Status.CANCELLED,
-        "paymentMethod": _payment_method(subscription),
+        "paymentMethod": subscription if subscription.card_last_four else None,
         "usable": subscription.gives_access(standing.as_of),
     }
-
-
-def _payment_method(subscription: Subscription) -> Subscription | None:
-    return subscription if subscription.card_last_four else None
 
 
 def _pending_values(pending: Pending | None) -> dict[str, Any] | None:

@@ -91,7 +91,7 @@ def open_workspace(
     access_token, access_token_plain = workspace_services.create_access_token(
         user=owner, workspace=workspace, name="Default", scopes=Scope.values, acting_user=acting_user
     )
-    _subscribe(workspace, plan_tier, overrides, acting_user)
+    _give_plan(workspace, plan_tier, overrides, acting_user)
     return OpenedWorkspace(
         workspace=workspace,
         owner=owner,
@@ -119,11 +119,11 @@ def start_workspace(person: User, *, name: str, timezone: str | ZoneInfo) -> tup
         raise InvalidInput(f"You own {MOST_OWN_WORKSPACES} workspaces already. Write to us if you need more.")
     workspace = workspace_services.create_workspace(name=name, owner=person, timezone=timezone, acting_user=person)
     _, plain = workspace_services.create_api_key(workspace, name="Default", created_by=person, acting_user=person)
-    _subscribe(workspace, FIRST_PLAN, Overrides(), person)
+    _give_plan(workspace, FIRST_PLAN, Overrides(), person)
     return workspace, plain
 
 
-def _subscribe(workspace: Workspace, plan_tier: str, overrides: Overrides, acting_user: User | None) -> None:
+def _give_plan(workspace: Workspace, plan_tier: str, overrides: Overrides, acting_user: User | None) -> None:
     hold_plans()
     plan = _known_plan(plan_tier)
     holding = WorkspacePlan(workspace=workspace, plan=plan, granted=plan, **_columns(overrides))
@@ -248,13 +248,11 @@ def _columns(overrides: Overrides) -> dict[str, int | None]:
     return {f"{name}_override": number for name, number in asdict(overrides).items()}
 
 
-def _record_plan(
-    subscription: WorkspacePlan, action: str, acting_user: User | None, data: Mapping[str, object]
-) -> None:
+def _record_plan(holding: WorkspacePlan, action: str, acting_user: User | None, data: Mapping[str, object]) -> None:
     workspace_services.record_audit(
         action,
         acting_user=acting_user,
-        workspace=subscription.workspace,
-        target=subscription,
-        data={"plan": subscription.plan.tier, **data},
+        workspace=holding.workspace,
+        target=holding,
+        data={"plan": holding.plan.tier, **data},
     )

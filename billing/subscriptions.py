@@ -1,4 +1,4 @@
-"""What the provider says of a subscription, brought into our rows: the one place that writes `Subscription`.
+"""What the provider says of a subscription, brought into our rows: the one place that changes what a plan follows from.
 
 Lock order: the subscription's row first, then its checkout's, then what `billing.entitlements` locks.
 """
@@ -12,21 +12,25 @@ from uuid import UUID
 import structlog
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import Error, connection, transaction
-from django.db.models import Model
+from django.db.models import Model, Q
 
 from billing.entitlements import apply_plan
 from billing.models import (
+    BillingEvent,
     ChangeKind,
     ChangeRequest,
     ChangeState,
     Checkout,
+    EventState,
     Invoice,
     Outcome,
     PlanVariant,
     Status,
     Subscription,
 )
-from billing.providers.base import InvoiceFacts, SubscriptionFacts
+from billing.providers.base import CHECKOUT_LIFETIME, InvoiceFacts, SubscriptionFacts
+from billing.selectors import OVERDUE
+from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput
 from workspaces.models import User, Workspace
 from workspaces.services import record_audit
@@ -34,11 +38,10 @@ from workspaces.services import record_audit
 logger = structlog.get_logger(__name__)
 
 _MINUTE, _HOUR, _DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-# When the provider is asked about a wish that it has not confirmed; sooner if it gave no proper answer to it.
-_CONFIRMED_WITHIN = timedelta(minutes=3)
-_UNSURE_CHECKED_AFTER = timedelta(seconds=15)
-# Its address is good for one hour; a payment that was begun by then may take its time.
-_CHECKOUT_OPEN_FOR = timedelta(hours=2)
+# A wish to which the provider gave no proper answer is looked into after this long, not only when it is `OVERDUE`.
+UNSURE_FOR = timedelta(seconds=15)
+# A payment that was begun while the address was good may take its time.
+_CHECKOUT_OPEN_FOR = 2 * CHECKOUT_LIFETIME
 
 # Ours on the left, the provider's on the right: everything that is stored as it was said.
 _AS_SAID: Mapping[str, str] = {
@@ -103,7 +106,10 @@ def apply_facts(
     known_at = subscription.provider_updated_at
     is_stale = known_at is not None and facts.updated_at < known_at
     if facts.status not in Status.values and not is_stale:
-        _note_check(subscription, now if was_asked else None, now + _HOUR)
+        if was_asked:
+            # Nothing is written of what was said; only that the provider was asked.
+            subscription.checked_at, subscription.next_check_at = now, now + _HOUR
+            subscription.save(update_fields=["checked_at", "next_check_at"])
         return Applied(Outcome.UNKNOWN_STATUS, {})
     before = _watched(subscription)
     if not is_stale:
@@ -160,6 +166,30 @@ def assign_workspace(subscription: Subscription, workspace: Workspace, *, acting
         "subscription.assigned", acting_user=acting_user, workspace=workspace, target=stored, data=_state(stored)
     )
     apply_plan(workspace.pk, cause=_cause(stored), acting_user=acting_user)
+    _look_again(stored)
+
+
+@transaction.atomic
+def follow_variant(variant: PlanVariant, *, acting_user: User | None) -> None:
+    """Give every subscription with the variant its plan, and its workspace what follows from it.
+
+    Messages that were parked for want of a plan are processed anew where the variant is known by now.
+    """
+    others = ~Q(plan=variant.plan) | Q(plan=None) | ~Q(interval=variant.interval)
+    concerned = Subscription.objects.select_for_update(of=("self",)).filter(
+        others, provider=variant.provider, variant_id=variant.variant_id
+    )
+    for subscription in concerned.order_by("pk"):
+        subscription.plan, subscription.interval = variant.plan, variant.interval
+        # What could not be applied for want of the plan is found by asking.
+        subscription.next_check_at = utc_now()
+        subscription.save(update_fields=["plan", "interval", "next_check_at"])
+        if subscription.workspace_id is not None:
+            cause = {"subscription": subscription.provider_subscription_id, "variant": variant.variant_id}
+            apply_plan(subscription.workspace_id, cause=cause, acting_user=acting_user)
+    sold = PlanVariant.objects.filter(provider=variant.provider).values("variant_id")
+    understood = Subscription.objects.filter(provider=variant.provider, variant_id__in=sold)
+    _process_anew(Q(state=EventState.PARKED, outcome=Outcome.UNKNOWN_VARIANT, subscription__in=understood))
 
 
 def expire_lapsed(now: datetime) -> int:
@@ -291,12 +321,12 @@ def _settle_requests(subscription: Subscription, now: datetime) -> None:
 # --- When to ask again ------------------------------------------------------------------------------------------------
 
 
-def _note_check(subscription: Subscription, checked_at: datetime | None, next_check_at: datetime) -> None:
-    """Nothing is written of what was said; only that the provider was asked."""
-    if checked_at is None:
-        return
-    subscription.checked_at, subscription.next_check_at = checked_at, next_check_at
-    subscription.save(update_fields=["checked_at", "next_check_at"])
+def check_by(subscription: Subscription, moment: datetime, *, whatever: bool = False) -> None:
+    """Have the subscription checked no later than `moment`; `whatever`: at that moment, planned earlier or not."""
+    rows = Subscription.objects.filter(pk=subscription.pk)
+    if not whatever:
+        rows = rows.filter(Q(next_check_at=None) | Q(next_check_at__gt=moment))
+    rows.update(next_check_at=moment)
 
 
 def _next_check(subscription: Subscription, now: datetime, *, is_certain: bool) -> datetime | None:
@@ -312,9 +342,9 @@ def _next_check(subscription: Subscription, now: datetime, *, is_certain: bool) 
 
 
 def _wish_check(wish: ChangeRequest, now: datetime) -> datetime:
-    moments = [wish.requested_at + _CONFIRMED_WITHIN]
+    moments = [wish.requested_at + OVERDUE]
     if wish.is_unsure:
-        moments.insert(0, wish.requested_at + _UNSURE_CHECKED_AFTER)
+        moments.insert(0, wish.requested_at + UNSURE_FOR)
     return next((moment for moment in moments if moment > now), now + _MINUTE)
 
 
@@ -352,6 +382,30 @@ def _follow(subscription: Subscription, changes: Mapping[str, tuple[str, str]], 
         record_audit("subscription.changed", acting_user=None, workspace=workspace, target=subscription, data=told)
     if _DECISIVE & changes.keys():
         apply_plan(workspace.pk, cause=_cause(subscription), now=now)
+    if "workspace" in changes:
+        _look_again(subscription)
+
+
+def _look_again(subscription: Subscription) -> None:
+    """Its workspace is known now: have what was parked or put off for want of it processed anew.
+
+    So is what is parked of its customer's other subscriptions: it may tell whose they are.
+    """
+    of_customer = Subscription.objects.filter(
+        provider=subscription.provider, provider_customer_id=subscription.provider_customer_id, workspace=None
+    ).exclude(provider_customer_id="")
+    unmatched = Q(state=EventState.PARKED, outcome=Outcome.UNMATCHED)
+    own = Q(provider=subscription.provider, provider_subscription_id=subscription.provider_subscription_id)
+    _process_anew(own & (unmatched | Q(state=EventState.WAITING, attempts_made__gt=0)))
+    _process_anew(unmatched & Q(subscription__in=of_customer))
+
+
+def _process_anew(which: Q) -> None:
+    # Never waiting for an event: whoever processes it waits for its subscription.
+    free = list(BillingEvent.objects.select_for_update(skip_locked=True).filter(which).values_list("pk", flat=True))
+    BillingEvent.objects.filter(pk__in=free).update(
+        state=EventState.WAITING, outcome="", error="", attempts_made=0, next_attempt_at=utc_now(), processed_at=None
+    )
 
 
 def _outcome(

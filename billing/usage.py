@@ -36,22 +36,32 @@ class PlanUsage:
     @property
     def gauge(self) -> SafeString | None:
         """The month's requests as a drawing; None without a limit."""
-        if self.request_limit is None:
-            return None
-        limit, (warn_share, _) = self.request_limit, LIMIT_THRESHOLDS
-        is_near = has_reached(Decimal(limit), warn_share, Decimal(self.requests))
-        state = charts.GaugeState.WARNING if is_near else charts.GaugeState.NORMAL
-        left = max(0, limit - self.requests)
-        return charts.gauge(
-            chart_id="plan",
-            title="Requests this month (UTC)",
-            spent=self.requests,
-            limit=limit,
-            state=charts.GaugeState.EXCEEDED if self.is_paused else state,
-            value_format=lambda number: f"{int(number):,}",
-            warn_at=warn_share * limit,
-            note=f"{left:,} left. Starts again on {self.window.end:%-d %B} at 00:00 UTC.",
-        )
+        return requests_gauge("Requests this month (UTC)", self.requests, self.request_limit, self.window)
+
+
+def requests_gauge(
+    title: str, requests: int, limit: int | None, window: Window, *, unit: str = ""
+) -> SafeString | None:
+    """Requests of the UTC month in `window` against the plan, as a drawing; None without a limit."""
+    if limit is None:
+        return None
+    warn_share, _ = LIMIT_THRESHOLDS
+    if is_over(Measure.REQUESTS, Decimal(limit), Decimal(requests)):
+        state = charts.GaugeState.EXCEEDED
+    elif has_reached(Decimal(limit), warn_share, Decimal(requests)):
+        state = charts.GaugeState.WARNING
+    else:
+        state = charts.GaugeState.NORMAL
+    return charts.gauge(
+        chart_id="plan",
+        title=title,
+        spent=requests,
+        limit=limit,
+        state=state,
+        value_format=lambda number: f"{int(number):,}{unit}",
+        warn_at=warn_share * limit,
+        note=f"{max(0, limit - requests):,} left. Starts again on {window.end:%-d %B} at 00:00 UTC.",
+    )
 
 
 def plan_usage(workspace: Workspace, now: datetime) -> PlanUsage:

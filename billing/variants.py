@@ -7,18 +7,17 @@ import re
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Q
 
-from billing.entitlements import apply_plan
 from billing.models import Interval, Plan, PlanVariant, Subscription
+from billing.providers.lemonsqueezy import LemonSqueezy
 from billing.services import FIRST_PLAN
-from opsmeter_site.lib.clock import utc_now
+from billing.subscriptions import follow_variant
 from opsmeter_site.lib.errors import FieldError, InvalidInput
 from workspaces import services as workspace_services
 from workspaces.inputs import clean_text
 from workspaces.models import User
 
-PROVIDER = "lemonsqueezy"
+PROVIDER = LemonSqueezy.name
 _LONGEST_PRICE = 60
 # The provider's ids are whole numbers, and only one way of writing them is the same text everywhere.
 _VARIANT_ID = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
@@ -61,8 +60,23 @@ def map_variant(
             target=variant,
             data={"variant": variant_id, **_described(variant), "before": before, "withdrawn": withdrawn},
         )
-    _bring_subscriptions(variant, acting_user)
+    follow_variant(variant, acting_user=acting_user)
     return variant
+
+
+@transaction.atomic
+def delete_variant(variant: PlanVariant, *, acting_user: User | None) -> None:
+    """Forget a variant. Raises `InvalidInput` while a subscription is on it: nobody would know its plan."""
+    if is_used(variant):
+        raise InvalidInput("Somebody is subscribed to this variant. Withdraw it instead.")
+    facts = {"variant": variant.variant_id, "plan": variant.plan_id, "interval": variant.interval}
+    workspace_services.record_audit("plan_variant.deleted", acting_user=acting_user, target=variant, data=facts)
+    variant.delete()
+
+
+def is_used(variant: PlanVariant) -> bool:
+    """Whether any subscription, also an ended one, is on it."""
+    return Subscription.objects.filter(provider=variant.provider, variant_id=variant.variant_id).exists()
 
 
 def _wanted(plan_tier: str, interval: str, variant_id: str, price_text: str, is_offered: bool) -> dict[str, Any]:
@@ -102,19 +116,3 @@ def _withdraw_others(variant: PlanVariant) -> list[str]:
     ids = list(others.values_list("variant_id", flat=True))
     others.update(is_offered=False)
     return ids
-
-
-def _bring_subscriptions(variant: PlanVariant, acting_user: User | None) -> None:
-    """Give every subscription with the variant its plan, and its workspace what follows from it."""
-    others = ~Q(plan=variant.plan) | Q(plan=None) | ~Q(interval=variant.interval)
-    concerned = Subscription.objects.select_for_update(of=("self",)).filter(
-        others, provider=PROVIDER, variant_id=variant.variant_id
-    )
-    for subscription in concerned.order_by("pk"):
-        subscription.plan, subscription.interval = variant.plan, variant.interval
-        # What could not be applied for want of the plan is found by asking.
-        subscription.next_check_at = utc_now()
-        subscription.save(update_fields=["plan", "interval", "next_check_at"])
-        if subscription.workspace_id is not None:
-            cause = {"subscription": subscription.provider_subscription_id, "variant": variant.variant_id}
-            apply_plan(subscription.workspace_id, cause=cause, acting_user=acting_user)

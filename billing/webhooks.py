@@ -10,7 +10,7 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.inbox import LARGEST_BODY, Refused, TooLarge, receive
+from billing.inbox import LARGEST_BODY, Refused, TooLarge, Unmeasured, receive
 from billing.metrics import WEBHOOKS, count_refused
 from billing.providers import is_billing_on
 from opsmeter_site.lib.errors import NotFound
@@ -74,6 +74,7 @@ class LemonSqueezyWebhook(WireView):
             200: _ANSWER,
             **error_answers(400, 404, 503),
             401: OpenApiResponse(ErrorSerializer, description="`invalid_signature`: missing, or not of these bytes."),
+            411: OpenApiResponse(ErrorSerializer, description="`length_required`: there is no `Content-Length`."),
             413: OpenApiResponse(ErrorSerializer, description="The body is larger than 256 KiB."),
         },
         examples=[
@@ -95,9 +96,11 @@ class LemonSqueezyWebhook(WireView):
 
 
 def _raw_body(request: Request) -> bytes:
-    """The body as it came, read no further than the limit. Raises `TooLarge`."""
+    """The body as it came, read no further than the limit. Raises `TooLarge` or `Unmeasured`."""
     stream: Any = request.stream
     if stream is None:  # no length was given, or zero
+        if "Transfer-Encoding" in request.headers:
+            raise Unmeasured
         return b""
     # Refused by its length, a body is not read at all.
     announced = int(request.META.get("CONTENT_LENGTH") or 0)

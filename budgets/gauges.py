@@ -37,13 +37,14 @@ def budget_gauges(
     return [_gauge(period, budget, ahead.get(period), status, zone, now, href) for period, budget in both.items()]
 
 
-def moment_in_words(moment: datetime, zone: ZoneInfo) -> str:
+def moment_in_words(moment: datetime, zone: ZoneInfo, *, with_year: bool = False) -> str:
     """`moment` in UTC and, where that differs, in `zone`: "00:00 UTC on 1 December (01:00 in Europe/Berlin)"."""
     utc, there = moment.astimezone(UTC), moment.astimezone(zone)
-    text = f"{utc:%H:%M} UTC on {utc:%-d %B}"
+    day_format = "%-d %B %Y" if with_year else "%-d %B"
+    text = f"{utc:%H:%M} UTC on {utc:{day_format}}"
     if there.utcoffset() == utc.utcoffset():
         return text
-    day = "" if there.date() == utc.date() else f" on {there:%-d %B}"
+    day = "" if there.date() == utc.date() else f" on {there:{day_format}}"
     return f"{text} ({there:%H:%M}{day} in {zone.key})"
 
 

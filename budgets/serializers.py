@@ -1,7 +1,7 @@
 """The JSON of budgets and of the workspace status, key for key."""
 
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -11,6 +11,7 @@ from budgets.selectors import DEFAULT_WARNING_THRESHOLD
 from budgets.services import MAX_LIMIT_USD
 from ingest.models import DataMode
 from opsmeter_site.lib.openapi import UsdField, UtcTimeField
+from opsmeter_site.lib.strict import StrictChoiceField, StrictSerializer
 from opsmeter_site.lib.wire import plain_number
 
 _SMALLEST_USD = 1e-12  # the ledger's last decimal; only for the description
@@ -55,17 +56,6 @@ class SwitchField(serializers.Field[Any, Any, Any, Any]):
         return value
 
 
-class ChoiceField(serializers.ChoiceField):
-    """One of the names, as text; the framework's own field would take numbers that print alike."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        """The name."""
-        if not isinstance(data, str) or data not in self.choices:
-            names = ", ".join(str(name) for name in self.choices)
-            raise serializers.ValidationError(f"Must be one of: {names}.")
-        return data
-
-
 @extend_schema_field(
     {
         "type": "array",
@@ -79,7 +69,7 @@ class DataModesField(serializers.ListField):
     """Data modes, each at most once."""
 
 
-class BudgetSettingsSerializer(serializers.Serializer[Any]):
+class BudgetSettingsSerializer(StrictSerializer):
     """A workspace's budgets. USD limits; null means no limit."""
 
     dailyLimitUsd = LimitField(  # noqa: N815 (the names of the wire)
@@ -93,7 +83,7 @@ class BudgetSettingsSerializer(serializers.Serializer[Any]):
         default=DEFAULT_WARNING_THRESHOLD,
         help_text="Share of a limit at which `budgetWarning` is raised: above 0, at most 1, at most 4 decimals.",
     )
-    enforcement = ChoiceField(
+    enforcement = StrictChoiceField(
         choices=Enforcement.values,
         default=Enforcement.SOFT.value,
         help_text="`hard` refuses telemetry (402) once spend is above a limit; `soft` only says so.",
@@ -103,26 +93,12 @@ class BudgetSettingsSerializer(serializers.Serializer[Any]):
     )
     countedDataModes = DataModesField(  # noqa: N815
         source="counted_data_modes",
-        child=ChoiceField(choices=DataMode.values),
+        child=StrictChoiceField(choices=DataMode.values),
         default=[DataMode.REAL.value],
         min_length=1,
         max_length=len(DataMode.values),
         help_text="Whose spend counts: each of `real`, `test`, `demo` at most once.",
     )
-
-    def to_internal_value(self, data: Any) -> Any:
-        """Refuses unknown names too: a misspelt limit must not be lost in silence."""
-        errors: dict[str, Any] = {
-            name: [f"Unknown field. Known: {', '.join(self.fields)}."] for name in data if name not in self.fields
-        }
-        values = None
-        try:
-            values = super().to_internal_value(data)
-        except serializers.ValidationError as error:
-            errors.update(cast("dict[str, Any]", error.detail))
-        if errors:
-            raise serializers.ValidationError(errors)
-        return values
 
 
 class PlanStatusSerializer(serializers.Serializer[Any]):

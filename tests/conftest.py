@@ -1,5 +1,6 @@
 """Fixtures for tests that need the ledger as it really is: committed rows, own connections, several processes."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.test import TransactionTestCase
 from django.test.utils import setup_databases, teardown_databases
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -19,6 +21,7 @@ from ingest.models import CatalogVersion, ModelPrice
 from ingest.models.prices import SINCE_EVER
 from opsmeter_site.lib import redis
 from opsmeter_site.lib.database import conninfo
+from tests.emptying import empty_tables
 from tests.factories import make_workspace
 from tests.scheduling import BrowserTogether
 from tests.servers import Server, serve
@@ -35,6 +38,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BrowserToget
     return BrowserTogether(config, log)
 
 
+def pytest_collection_finish() -> None:
+    """What is there by now stays: the collector need not walk over hundreds of thousands of objects again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(
     django_test_environment: None,
@@ -46,7 +54,9 @@ def django_db_setup(
     """The tests' database, always. The plugin's own fixture makes it only for tests that carry its marker."""
     with django_db_blocker.unblock():
         keep = django_db_keepdb and not django_db_createdb
-        databases = setup_databases(verbosity=0, interactive=False, keepdb=keep)
+        databases = setup_databases(verbosity=0, interactive=False, keepdb=keep, serialized_aliases=[])
+    # Instead of Django's `flush`, after each transactional test.
+    TransactionTestCase._fixture_teardown = empty_tables
     yield
     if not django_db_keepdb:
         with django_db_blocker.unblock():
@@ -58,9 +68,14 @@ def _fresh_redis(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test starts with the rate windows and epochs of nobody."""
     yield
     if "_redis_used" in request.fixturenames:
-        keys = list(redis.client().scan_iter(f"{settings.REDIS_KEY_PREFIX}:*"))
-        if keys:
-            redis.client().delete(*keys)
+        forget_keys()
+
+
+def forget_keys() -> None:
+    """Remove this process's keys. `cache.clear()` would empty all of Redis, under the other processes' feet."""
+    keys = list(redis.client().scan_iter(f"{settings.REDIS_KEY_PREFIX}:*"))
+    if keys:
+        redis.client().delete(*keys)
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """Mails about workspaces and their people."""
 
-from smtplib import SMTPException
-
 import structlog
 from django.core.mail import send_mail
 from django.template.loader import render_to_string
 
+from opsmeter_site.lib.mail import NOT_MAILED
 from workspaces.invitations import VALID_FOR
 from workspaces.models import Invitation
 
@@ -19,7 +18,7 @@ def send_invitation(invitation: Invitation, address: str) -> bool:
     text = render_to_string("emails/invitation.txt", facts)
     try:
         send_mail(subject, text, None, [invitation.email])
-    except (SMTPException, OSError) as error:
+    except NOT_MAILED as error:
         logger.warning("invitation_not_mailed", invitation=invitation.pk, error=type(error).__name__)
         return False
     return True

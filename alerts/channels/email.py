@@ -6,7 +6,7 @@ from email.mime.image import MIMEImage
 from email.utils import parseaddr
 from typing import Any
 
-from anymail.exceptions import (  # type: ignore[import-untyped]
+from anymail.exceptions import (
     AnymailAPIError,
     AnymailError,
     AnymailInvalidAddress,

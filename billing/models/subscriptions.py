@@ -24,7 +24,7 @@ class Status(models.TextChoices):
 
 
 class Subscription(models.Model):
-    """One subscription as the provider described it last. Written by `billing.subscriptions` only."""
+    """One subscription as the provider described it last: `billing.subscriptions` alone writes what it said."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     provider = models.CharField(max_length=20)

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from opsmeter_site.lib.errors import OpsmeterError
+
+# How long the address of a checkout is good.
+CHECKOUT_LIFETIME = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +144,7 @@ class BillingProvider(Protocol):
     name: str
 
     def create_checkout(self, wish: CheckoutWish) -> str:
-        """The address to send the buyer to. It is good for one hour."""
+        """The address to send the buyer to. It is good for `CHECKOUT_LIFETIME`."""
 
     def change_plan(self, subscription_id: str, variant_id: str, *, charge_now: bool) -> None:
         """Move a subscription to another variant, at once. `charge_now`: do not wait for the renewal."""

@@ -26,7 +26,7 @@ def make_api(shop: Shop) -> Blueprint:
     calls = _Calls(shop)
     api.before_request(calls.let_in)
     api.after_request(calls.let_out)
-    api.register_error_handler(ShopError, lambda error: _errors(error.status, error.title, str(error)))
+    api.register_error_handler(ShopError, lambda error: _errors(error.status, error.title, str(error), error.attribute))
     api.register_error_handler(BadRequest, lambda _: _errors(400, "Bad Request", "The request is not valid JSON."))
     _add_reading(api, shop)
     _add_checkouts(api, shop)
@@ -111,7 +111,11 @@ def _add_checkouts(api: Blueprint, shop: Shop) -> None:
         if not variant_id.isdecimal():
             raise Refused("The variant relationship is invalid.")
         checkout_data = bodies.part(attributes, "checkout_data")
-        bodies.part(checkout_data, "custom")
+        for part, where in (
+            (checkout_data, "checkout_data"),
+            (bodies.part(checkout_data, "custom"), "checkout_data/custom"),
+        ):
+            bodies.refuse_empty(part, where)
         expires_at = bodies.moment(attributes, "expires_at")
         checkout = shop.create_checkout(
             int(variant_id),
@@ -126,6 +130,13 @@ def _add_checkouts(api: Blueprint, shop: Shop) -> None:
 
 
 def _add_subscriptions(api: Blueprint, shop: Shop) -> None:
+    def _resume(subscription_id: int) -> None:
+        trial_ends_at = shop.subscription(subscription_id).trial_ends_at
+        if trial_ends_at and trial_ends_at <= shop.clock.now():
+            # So it was reported twice, with this text: what the subscription has is checked like what is sent.
+            raise Refused("The trial ends at field must be a date after {date}.", "trial_ends_at")
+        shop.resume(subscription_id)
+
     @api.patch("/subscriptions/<record_id>")
     def change_subscription(record_id: str) -> ResponseReturnValue:
         subscription_id = _known(shop, "subscriptions", record_id)
@@ -145,7 +156,7 @@ def _add_subscriptions(api: Blueprint, shop: Shop) -> None:
         if "pause" in attributes:
             _pause(shop, subscription_id, bodies.part(attributes, "pause"))
         if "cancelled" in attributes:
-            (shop.cancel if attributes["cancelled"] else shop.resume)(subscription_id)
+            (shop.cancel if attributes["cancelled"] else _resume)(subscription_id)
         return jsonify(shop.document("subscriptions", subscription_id))
 
     @api.delete("/subscriptions/<record_id>")
@@ -239,6 +250,8 @@ def _include() -> list[str]:
     return [name for name in request.args.get("include", "").split(",") if name]
 
 
-def _errors(status: int, title: str, detail: str) -> tuple[Response, int]:
-    error = {"detail": detail, "status": str(status), "title": title}
+def _errors(status: int, title: str, detail: str, attribute: str = "") -> tuple[Response, int]:
+    error: dict[str, Any] = {"detail": detail, "status": str(status), "title": title}
+    if attribute:
+        error["source"] = {"pointer": f"/data/attributes/{attribute}"}
     return jsonify(jsonapi={"version": "1.0"}, errors=[error]), status

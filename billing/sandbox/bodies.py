@@ -30,6 +30,13 @@ def part(data: Json, name: str) -> Json:
     return value
 
 
+def refuse_empty(data: Json, where: str) -> None:
+    """Texts that are empty count as null, and null is no text."""
+    for name, value in data.items():
+        if isinstance(value, str) and not value.strip():
+            raise Refused(f"The {name} field must be a string.", f"{where}/{name}")
+
+
 def related_id(data: Json, name: str) -> str:
     """The id that a relationship of a request names."""
     linked = part(part(part(data, "relationships"), name), "data").get("id")

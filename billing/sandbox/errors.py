@@ -7,6 +7,11 @@ class ShopError(Exception):
     status = 422
     title = "Unprocessable Entity"
 
+    def __init__(self, detail: str, attribute: str = "") -> None:
+        super().__init__(detail)
+        self.attribute = attribute
+        """Where an API's answer points to within the attributes, as `name` or `name/name`; empty: nowhere."""
+
 
 class NotFound(ShopError):
     """404: there is no such thing."""

@@ -1,6 +1,7 @@
 """Everything that the double knows, in memory, and in a file so that a restart forgets nothing."""
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from billing.sandbox.records import (
     pack,
     unpack,
 )
+
+logger = logging.getLogger(__name__)
 
 _TABLES: dict[str, type[Any]] = {
     "customers": Customer,
@@ -60,7 +63,7 @@ class State:
         self._file = data_file
         self._depth = 0
         if data_file and data_file.exists():
-            self._load(json.loads(data_file.read_text()))
+            self._load_or_set_aside(data_file)
 
     def new_id(self) -> int:
         """A number that nothing else has."""
@@ -103,12 +106,24 @@ class State:
             json.dump(data, file)
         draft.replace(self._file)
 
+    def _load_or_set_aside(self, file: Path) -> None:
+        """Go on where the file ends. One that this program cannot read, such as an older one's, must not stop it."""
+        try:
+            self._load(json.loads(file.read_text()))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            aside = file.with_name(f"{file.name}.unreadable")
+            file.replace(aside)
+            logger.warning(
+                "%s cannot be read (%s) and is now %s: the store begins empty.", file, type(error).__name__, aside.name
+            )
+
     def _load(self, data: dict[str, Any]) -> None:
+        # All of it is read before anything of it counts.
         ahead = timedelta(seconds=data["offset_seconds"]) - self.clock.offset
+        last_id, faults, settings = int(data["last_id"]), Faults(**data["faults"]), Settings(**data["settings"])
+        tables = {name: [unpack(kind, packed) for packed in data[name]] for name, kind in _TABLES.items()}
         self.clock.advance(max(ahead, timedelta(0)))
-        self._last_id = data["last_id"]
-        vars(self.faults).update(data["faults"])
-        self.settings = Settings(**data["settings"])
-        for name, kind in _TABLES.items():
-            records = [unpack(kind, packed) for packed in data[name]]
+        self._last_id, self.settings = last_id, settings
+        vars(self.faults).update(vars(faults))
+        for name, records in tables.items():
             getattr(self, name).update({record.id: record for record in records})

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -26,7 +25,12 @@ from workspaces.models import Role
 from workspaces.pages import workspace_page
 
 _UNCHANGED = "Nothing was changed."
-_UNREADABLE = "Lemon Squeezy named no address to go to. Nothing was bought; please try again."
+# What stands in the way of another plan, and where it can be cleared away.
+_WAYS_OUT = {
+    "too_many_members": "members",
+    "payment_past_due": "payment-method",
+    "subscription_cancelled": "resume",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,8 @@ class Question:
     facts: Sequence[Difference]
     losses: Sequence[str]
     obstacle: str = ""
+    way_out: str = ""
+    """Where the obstacle can be cleared away: `members`, `payment-method` or `resume`."""
     is_danger: bool = False
     plan: Plan | None = None
     rises: bool = False
@@ -73,8 +79,6 @@ def checkout_page(request: HttpRequest, access: WorkspaceAccess, plan: str, inte
         )
     except OpsmeterError as error:
         return _refuse(request, question, error)
-    if not _is_web_address(started.url):
-        return _ask(request, question, _UNREADABLE, 503)
     return _leave(request, started.url)
 
 
@@ -87,7 +91,7 @@ def change_page(request: HttpRequest, access: WorkspaceAccess, plan: str, interv
     stands = standing(access.workspace.pk, utc_now())
     refusal = obstacle_to_change(stands, wanted, interval)
     on_now = stands.subscription.plan if stands.subscription else None
-    label = "".join(change_label(on_now, wanted, interval))
+    label = _change_words(on_now, wanted, interval)
     question = Question(
         kind="change",
         title=f"{label}?",
@@ -96,6 +100,7 @@ def change_page(request: HttpRequest, access: WorkspaceAccess, plan: str, interv
         facts=_facts(stands, wanted, interval),
         losses=_losses(access, stands, _plan_after(stands, wanted)),
         obstacle=_obstacle(stands, refusal.message if refusal else "", wanted, interval),
+        way_out=_WAYS_OUT.get(refusal.reason, "") if refusal else "",
         is_danger=on_now is not None and wanted.rank < on_now.rank,
         plan=wanted,
         rises=on_now is None or wanted.rank > on_now.rank,
@@ -186,11 +191,6 @@ def _leave(request: HttpRequest, url: str) -> HttpResponse:
     return response
 
 
-def _is_web_address(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme in ("https", "http") and bool(parts.hostname) and url.isprintable() and " " not in url
-
-
 # --- What is asked ----------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +199,12 @@ def _known(tier: str, interval: str) -> Plan:
     if plan is None or interval not in Interval.values:
         raise Http404("There is no such plan.")
     return plan
+
+
+def _change_words(on_now: Plan | None, wanted: Plan, interval: str) -> str:
+    if on_now is not None and on_now.pk == wanted.pk:
+        return f"Renew {wanted.name} {Interval(interval).label.lower()}"
+    return "".join(change_label(on_now, wanted, interval))
 
 
 def _variant(plan: Plan | None, interval: str) -> PlanVariant | None:
@@ -210,7 +216,9 @@ def _obstacle(stands: Standing, refusal: str, wanted: Plan | None = None, interv
         return str(BillingOff("The people who run this installation change plans."))
     if refusal or wanted is None or _variant(wanted, interval) is not None:
         return refusal
-    return f"{wanted.name} is not sold {Interval(interval).label.lower()} here: write to us."
+    return (
+        f"{wanted.name} is not sold {Interval(interval).label.lower()} here: ask the people who run this installation."
+    )
 
 
 def _plan_after(stands: Standing, wanted: Plan) -> Plan:

@@ -15,9 +15,10 @@ from billing import changes
 from billing.models import Interval, Invoice
 from billing.obstacles import obstacle_to_cancel, obstacle_to_resume
 from billing.plan_table import intervals_of, plan_table
+from billing.providers import is_billing_on
 from billing.selectors import Standing, offers, standing
 from billing.usage import plan_usage
-from billing.views.waiting import follow, pending_context, pending_state
+from billing.views.waiting import follow, pending_context, pending_state, say_if_confirmed
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.htmx import wants_part
 from workspaces.access import WorkspaceAccess
@@ -96,6 +97,7 @@ def payments_page(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse
     page = Paginator(_invoices(access.workspace), PAGE_SIZE).get_page(request.GET.get("page"))
     context = {
         "payments": [_payment(each) for each in page],
+        "is_billing_on": is_billing_on(),
         "is_first": not page.has_previous(),
         "newest": "?",
         "older": f"?page={page.next_page_number()}" if page.has_next() else "",
@@ -110,6 +112,7 @@ def _back_from_checkout(request: HttpRequest, workspace: Workspace) -> HttpRespo
     except ValueError:
         pass
     else:
+        say_if_confirmed(request, workspace, checkout_id)
         changes.note_return(workspace, checkout_id)
     return redirect("settings-billing", workspace.slug)
 

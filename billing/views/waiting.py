@@ -1,12 +1,14 @@
 """Waiting for the provider's word: the card of what is pending, and how it ended for whoever has seen it."""
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import messages
+from django.db.models import F
 from django.http import HttpRequest
 
-from billing.models import ChangeKind, Status
-from billing.selectors import CHECKOUT, Pending, Standing
+from billing.models import ChangeKind, Checkout, Interval, Status
+from billing.selectors import CHECKOUT, Pending, Standing, new_interval
 from workspaces.models import Workspace
 
 _QUICK, _SLOW = "2s", "15s"
@@ -27,6 +29,7 @@ def pending_context(standing: Standing) -> dict[str, Any]:
         "standing": standing,
         "pending": pending,
         "pending_state": pending_state(pending),
+        "failure_interval": new_interval(standing.last_failure) if standing.last_failure else "",
         "poll_every": _SLOW if pending and pending.is_overdue else _QUICK,
     }
 
@@ -46,16 +49,31 @@ def follow(request: HttpRequest, workspace: Workspace, standing: Standing) -> No
         request.session[name] = now
 
 
+def say_if_confirmed(request: HttpRequest, workspace: Workspace, checkout_id: UUID) -> None:
+    """Tell a buyer who comes back after the provider's word, and so sees nothing pending, that it has come."""
+    checkout = Checkout.objects.filter(
+        pk=checkout_id, workspace=workspace, returned_at=None, subscription__plan=F("plan")
+    ).select_related("plan")
+    for each in checkout:
+        messages.success(request, _CONFIRMED[CHECKOUT].format(plan=each.plan.name))
+
+
 def _note(pending: Pending | None) -> dict[str, str] | None:
     if pending is None:
         return None
-    return {"action": pending.action, "plan": pending.plan.name, "at": pending.requested_at.isoformat()}
+    return {
+        "action": pending.action,
+        "plan": pending.plan.name,
+        "interval": pending.interval,
+        "at": pending.requested_at.isoformat(),
+    }
 
 
 def _tell(request: HttpRequest, seen: dict[str, str], standing: Standing) -> None:
     """A success only where things stand as they were asked for; the page itself says what failed, and why."""
     if _has_come_true(seen, standing):
-        messages.success(request, _CONFIRMED[seen["action"]].format(plan=seen["plan"]))
+        renewed = f", renewed {Interval(seen['interval']).label.lower()}" if seen.get("interval") else ""
+        messages.success(request, _CONFIRMED[seen["action"]].format(plan=seen["plan"], renewed=renewed))
 
 
 def _has_come_true(seen: dict[str, str], standing: Standing) -> bool:
@@ -75,7 +93,7 @@ def _has_come_true(seen: dict[str, str], standing: Standing) -> bool:
 
 _CONFIRMED = {
     CHECKOUT: "The subscription is confirmed: it is for the {plan} plan.",
-    ChangeKind.CHANGE_PLAN.value: "Confirmed: the subscription is for the {plan} plan now.",
+    ChangeKind.CHANGE_PLAN.value: "Confirmed: the subscription is for the {plan} plan now{renewed}.",
     ChangeKind.CANCEL.value: "Confirmed: the subscription is cancelled.",
     ChangeKind.RESUME.value: "Confirmed: the subscription goes on.",
 }

@@ -61,7 +61,8 @@ def banners_for(access: WorkspaceAccess) -> list[Banner]:
 def _payment(access: WorkspaceAccess, troubles: Troubles, now: datetime) -> Banner:
     zone, moment = access.workspace.timezone, troubles.moment
     plan = f"the {troubles.plan_name} plan" if troubles.plan_name else "the plan"
-    when = moment_in_words(moment, zone) if moment else ""
+    # With its year: of a yearly subscription both moments can be many months ahead.
+    when = moment_in_words(moment, zone, with_year=True) if moment else ""
     level = "bad"
     if troubles.status == Status.UNPAID:
         title = "Payment failed."
@@ -90,9 +91,10 @@ def _less_kept(access: WorkspaceAccess, troubles: Troubles, kept_until: datetime
         level="warn",
         title="Less will be kept.",
         text=(
-            f"From {moment_in_words(kept_until, access.workspace.timezone)} on, single requests older than "
-            f"{troubles.announced_raw_days:,} days and sums older than {troubles.announced_rollup_days:,} days are "
-            "deleted. Export before what you want to keep."
+            f"Single requests older than {troubles.announced_raw_days:,} days and sums older than "
+            f"{troubles.announced_rollup_days:,} days are deleted from "
+            f"{moment_in_words(kept_until, access.workspace.timezone, with_year=True)}. "
+            "Export before what you want to keep."
         ),
         url=reverse("exports", args=[access.workspace.slug]),
         action="Export",
@@ -110,8 +112,8 @@ def _plan_limit_reached(access: WorkspaceAccess, status: WorkspaceStatus) -> Ban
         level="bad",
         title=title,
         text=(
-            f"Your LLM calls keep running; only telemetry is on hold. The {plan.name} plan's requests start again on "
-            f"{plan.window.end:%-d %B} at 00:00 UTC.{_upgrade(status)}"
+            f"Your LLM calls keep running; only telemetry is on hold. The {plan.name} plan’s requests start again on "
+            f"{plan.window.end:%-d %B} at 00:00 UTC.{_upgrade(status)}{_who_upgrades(access, status)}"
         ),
         url=reverse("docs-page", args=["limits"]),
         action="What this means",
@@ -157,6 +159,13 @@ def _budget_step(access: WorkspaceAccess) -> str:
 def _upgrade(status: WorkspaceStatus) -> str:
     step = NEXT_PLAN.get(status.plan.tier)
     return f" Consider upgrading to {step}." if step else ""
+
+
+def _who_upgrades(access: WorkspaceAccess, status: WorkspaceStatus) -> str:
+    """For those who read of a larger plan and cannot choose it."""
+    if not _upgrade(status) or role_includes(access.role, Role.ADMIN):
+        return ""
+    return " An admin of this workspace can."
 
 
 def _plans_url(access: WorkspaceAccess, status: WorkspaceStatus) -> str:

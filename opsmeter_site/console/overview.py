@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_GET
 
+from billing.usage import requests_gauge
 from budgets.forecast import forecasts
 from budgets.gauges import budget_gauges
 from budgets.selectors import PlanStatus, WorkspaceStatus, workspace_status
@@ -30,7 +31,6 @@ REASONS = {
     "plan_limit_reached": "Refused: plan limit reached",
     "budget_exceeded": "Refused: budget hard stop",
 }
-PLAN_WARNING_RATIO = Decimal("0.8")
 _LESS_IS_BETTER = frozenset({"Error rate", "Latency p50", "Latency p95", "Unpriced requests"})
 
 
@@ -281,20 +281,8 @@ def _refused_words(spells: Sequence[RefusedSpell]) -> dict[str, object] | None:
 
 def _plan_gauge(plan: PlanStatus) -> SafeString | None:
     """Requests of the UTC month against the plan; None without a limit."""
-    if plan.request_limit is None:
-        return None
-    warn_at = PLAN_WARNING_RATIO * plan.request_limit
-    state = charts.GaugeState.WARNING if plan.request_count >= warn_at else charts.GaugeState.NORMAL
-    return charts.gauge(
-        chart_id="plan",
-        title=f"{plan.name} plan, this month (UTC)",
-        spent=plan.request_count,
-        limit=plan.request_limit,
-        state=charts.GaugeState.EXCEEDED if plan.is_limit_reached else state,
-        value_format=lambda number: f"{int(number):,} requests",
-        warn_at=warn_at,
-        note=f"{plan.remaining:,} left. Starts again on {plan.window.end:%-d %B} at 00:00 UTC.",
-    )
+    title = f"{plan.name} plan, this month (UTC)"
+    return requests_gauge(title, plan.request_count, plan.request_limit, plan.window, unit=" requests")
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------

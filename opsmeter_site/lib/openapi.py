@@ -64,7 +64,7 @@ RETRY_AFTER = OpenApiParameter(
     type=int,
     location=OpenApiParameter.HEADER,
     required=True,
-    response=[503],
+    response=[429, 503],
     description="Whole seconds to wait before the next attempt.",
 )
 

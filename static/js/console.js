@@ -86,6 +86,20 @@ document.addEventListener("htmx:responseError", (event) => {
   else say("That did not work. Nothing was changed; please try again.");
 });
 document.addEventListener("htmx:sendError", () => say("The server cannot be reached. Please try again."));
+// When the server has the page loaded anew, whoever works by keyboard or listens goes on where they were.
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  const at = document.activeElement;
+  if (event.detail.xhr.getResponseHeader("HX-Refresh") !== "true" || !at) return;
+  const href = at.getAttribute("href");
+  const place = at.id ? `#${CSS.escape(at.id)}` : href && `a[href="${CSS.escape(href)}"]`;
+  if (place) sessionStorage.setItem("focus", place);
+});
+const focusBefore = sessionStorage.getItem("focus");
+if (focusBefore) {
+  sessionStorage.removeItem("focus");
+  document.querySelector(focusBefore)?.focus({ preventScroll: true });
+}
+
 // A refused form comes back with 422 and is shown like any other answer.
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.xhr.status === 422) {

@@ -14,6 +14,7 @@ from alerts.settings_services import update_alert_settings
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput, NotAllowed
 from tests.factories import make_cast
+from tests.mailing import REFUSING_PROVIDER
 from workspaces.models import AuditEntry
 from workspaces.services import remove_member, update_user
 
@@ -196,6 +197,11 @@ def test_who_has_confirmed_is_not_asked_again(cast):
 def test_a_mail_server_that_is_away_is_said_and_not_raised(cast, settings):
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
+    assert recipient_services.ask_to_confirm(named(cast, confirmed=False), asked_by=cast.admin) is False
+
+
+def test_a_mail_provider_that_refuses_the_address_is_said_too(cast, settings):
+    settings.EMAIL_BACKEND = REFUSING_PROVIDER
     assert recipient_services.ask_to_confirm(named(cast, confirmed=False), asked_by=cast.admin) is False
 
 

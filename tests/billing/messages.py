@@ -6,10 +6,9 @@ from typing import Any
 from uuid import uuid4
 
 from billing.inbox import receive
-from billing.models import BillingEvent, Checkout, Plan
+from billing.models import BillingEvent
 from billing.providers import LemonSqueezy
 from billing.providers.base import InvoiceFacts, ProviderNotFound, ProviderUnavailable, SubscriptionFacts
-from tests.billing.provider_facts import PROVIDER, VARIANTS
 
 SECRET = "whsec-of-the-tests"
 STORE = "1"
@@ -128,18 +127,6 @@ def deliver(body: bytes) -> BillingEvent:
     """Receive a signed message; its event."""
     receive(body, sign(body))
     return BillingEvent.objects.latest("pk")
-
-
-def begin_checkout(workspace: Any, plan: str = "pro", interval: str = "month", **wanted: Any) -> Checkout:
-    """Somebody of the workspace was sent to the provider."""
-    return Checkout.objects.create(
-        workspace=workspace,
-        provider=PROVIDER,
-        plan=Plan.objects.get(pk=plan),
-        interval=interval,
-        variant_id=VARIANTS[plan, interval],
-        **{"buyer_email": "buyer@example.com", **wanted},
-    )
 
 
 def _message(

@@ -93,17 +93,22 @@ def new_id() -> str:
     return str(next(_numbers))
 
 
-def make_checkout(workspace: Workspace, plan: str = "pro", interval: str = "month") -> Checkout:
+def begin_checkout(workspace: Workspace, plan: str = "pro", interval: str = "month", **wanted: Any) -> Checkout:
     """Somebody of `workspace` was sent to the provider."""
-    sell_plans()
     return Checkout.objects.create(
         workspace=workspace,
         provider=PROVIDER,
         plan=Plan.objects.get(tier=plan),
         interval=Interval(interval),
         variant_id=VARIANTS[plan, interval],
-        buyer_email="buyer@example.com",
+        **{"buyer_email": "buyer@example.com", **wanted},
     )
+
+
+def make_checkout(workspace: Workspace, plan: str = "pro", interval: str = "month") -> Checkout:
+    """The same, of a plan that is on sale."""
+    sell_plans()
+    return begin_checkout(workspace, plan, interval)
 
 
 def subscribe(workspace: Workspace, plan: str = "pro", interval: str = "month", **said: Any) -> Subscription:

@@ -152,6 +152,9 @@ def test_operators_see_at_once_what_needs_them(console, workspace):
     twice = make_workspace("free").workspace
     both = [subscribe(twice, "pro"), subscribe(twice, "team")]
     ended = subscribe(twice, "pro", status=Status.EXPIRED)
+    # A cancelled one costs nothing more, beside whichever other.
+    subscribe(twice, "pro", status=Status.CANCELLED, ends_at=now + timedelta(days=9))
+    subscribe(late.workspace, "pro", status=Status.CANCELLED, ends_at=now + timedelta(days=9))
     strange = subscribe(make_workspace("free").workspace, "starter")
     Subscription.objects.filter(pk=strange.pk).update(variant_id="999")
 
@@ -331,6 +334,20 @@ def test_an_event_shows_its_body_without_what_opens_a_billing(console, workspace
     assert "0123456789abcdef" not in shown
     assert "quiet-portal" not in shown
     assert event.sealed_body not in shown
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("unmatched", "Find out whose it is"),
+        ("unknown_variant", "Map its variant"),
+        ("applied", "Nothing."),
+        ("", "Nothing."),
+    ],
+)
+def test_an_event_says_what_to_do_about_it(console, workspace, outcome, words):
+    event = event_of(subscribe(workspace, "pro"), {"meta": {}}, outcome=outcome)
+    assert words in console.get(page("billingevent", "change", event.pk)).content.decode()
 
 
 def test_a_body_that_cannot_be_read_says_why(console, workspace, settings):

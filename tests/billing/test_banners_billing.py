@@ -33,9 +33,9 @@ SOON = utc_now() + 5 * DAY
 
 # By name, so that the tests are called the same in every process.
 TROUBLES = {
-    "past_due": ("bad", f"The next attempt is at {SOON:%H:%M} UTC on {SOON:%-d %B}. Nothing is stopped yet."),
+    "past_due": ("bad", f"The next attempt is at {SOON:%H:%M} UTC on {SOON:%-d %B %Y}. Nothing is stopped yet."),
     "unpaid": ("bad", "The Pro plan is off until it is paid."),
-    "cancelled": ("warn", f"The Pro plan stays usable until {SOON:%H:%M} UTC on {SOON:%-d %B}."),
+    "cancelled": ("warn", f"The Pro plan stays usable until {SOON:%H:%M} UTC on {SOON:%-d %B %Y}."),
 }
 
 
@@ -90,8 +90,8 @@ def keep_less(cast, moment):
 def test_everybody_is_told_what_will_be_deleted(cast, role):
     keep_less(cast, SOON)
     (banner,) = banners(cast, role)
-    assert f"From {SOON:%H:%M} UTC on {SOON:%-d %B}" in banner.text
-    assert "single requests older than 14 days and sums older than 90 days are deleted" in banner.text
+    assert "Single requests older than 14 days and sums older than 90 days are deleted from" in banner.text
+    assert f"from {SOON:%H:%M} UTC on {SOON:%-d %B %Y}." in banner.text
     assert banner.url == reverse("exports", args=[cast.workspace.slug])
 
 
@@ -112,7 +112,9 @@ def test_an_upgrade_is_one_click_away_for_those_who_may(cast, settings, role, is
     banner = shown.one("div", "banner-bad")
     assert "Consider upgrading to Pro." in banner.text
     links = {link.text: link.attributes["href"] for link in banner.all("a")}
-    assert links.get("See plans") == (reverse("settings-billing", args=[cast.workspace.slug]) if is_linked else None)
+    plans = f"{reverse('settings-billing', args=[cast.workspace.slug])}#plans"
+    assert links.get("See plans") == (plans if is_linked else None)
+    assert ("An admin of this workspace can." in banner.text) is (role == "viewer")
 
 
 def test_no_banner_leads_to_the_page_that_it_is_on(cast):

@@ -82,6 +82,7 @@ def test_settings_without_a_key_are_left_over(off, name):
         ("LEMONSQUEEZY_API_BASE", "api.lemonsqueezy.com/v1", "billing.E006"),
         ("LEMONSQUEEZY_API_BASE", "", "billing.E006"),
         ("LEMONSQUEEZY_API_BASE", "ftp://127.0.0.1/v1", "billing.E006"),
+        ("LEMONSQUEEZY_API_BASE", "https://[::1/v1", "billing.E006"),
     ],
 )
 def test_a_setting_that_cannot_work_is_an_error(on, name, value, expected):

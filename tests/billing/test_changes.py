@@ -8,7 +8,7 @@ import pytest
 
 from billing import changes
 from billing.models import ChangeKind, ChangeRequest, ChangeState, Checkout, Plan, PlanVariant, WorkspacePlan
-from billing.obstacles import ChangeRefused, people_over
+from billing.obstacles import ChangeRefused, obstacle_to_change
 from billing.providers import BillingOff
 from billing.providers.base import ProviderRefused, ProviderUnavailable, ProviderUnsure
 from billing.selectors import standing
@@ -247,7 +247,10 @@ def test_more_people_than_the_new_plan_includes_are_refused(shop, opened, ask):
     for _ in range(5):
         add_member(opened.workspace, UserFactory(), "member", acting_user=opened.owner)
     starter = Plan.objects.get(tier="starter")
-    assert people_over(opened.workspace.pk, starter) == 1
+
+    def obstacle() -> object:
+        return obstacle_to_change(standing(opened.workspace.pk, utc_now()), starter, "month")
+
     with pytest.raises(ChangeRefused) as refused:
         ask.plan("starter")
     assert refused.value.reason == "too_many_members"
@@ -255,9 +258,9 @@ def test_more_people_than_the_new_plan_includes_are_refused(shop, opened, ask):
 
     # Its own number counts instead, and so does what operators granted.
     WorkspacePlan.objects.filter(workspace=opened.workspace).update(members_override=6)
-    assert people_over(opened.workspace.pk, starter) == 0
+    assert obstacle() is None
     WorkspacePlan.objects.filter(workspace=opened.workspace).update(members_override=None, granted_id="team")
-    assert people_over(opened.workspace.pk, starter) == 0
+    assert obstacle() is None
     assert ask.plan("starter").state == ChangeState.PENDING
 
 

@@ -8,10 +8,11 @@ from django.db import OperationalError
 from billing import inbox
 from billing.inbox import MOST_ATTEMPTS, process_again, process_due
 from billing.models import BillingEvent, EventState, Invoice, Outcome, PlanVariant, Subscription
+from billing.variants import map_variant
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput
-from tests.billing.messages import begin_checkout, deliver, message, open_shop, order_message, payment_message
-from tests.billing.provider_facts import SAID_AT, SECOND, facts, invoice_facts, sell_plans
+from tests.billing.messages import deliver, message, open_shop, order_message, payment_message
+from tests.billing.provider_facts import SAID_AT, SECOND, begin_checkout, facts, invoice_facts, sell_plans
 from tests.factories import OperatorFactory, make_workspace
 from workspaces.models import AuditEntry
 
@@ -102,6 +103,20 @@ def test_the_provider_is_believed_and_not_the_message(shop, workspace):
     assert subscription.checked_at is not None
 
 
+def test_a_second_purchase_that_names_no_checkout_may_come_before_the_first(shop, workspace):
+    """Whose it is follows from its customer, who is known with the first purchase's own message only."""
+    first, second = facts("77", customer_id="5"), facts("78", "team", customer_id="5")
+    shop.say(first)
+    shop.say(second)
+    early = deliver(message(second))
+    process()
+    assert state_of(early) == (EventState.PARKED, Outcome.UNMATCHED)
+    deliver(message(first, checkout=begin_checkout(workspace)))
+    process()
+    assert state_of(early) == (EventState.DONE, Outcome.APPLIED)
+    assert plan_of(workspace) == "team"
+
+
 def test_a_payment_before_everything_else_waits_for_who_bought(shop, workspace):
     told = facts("77")
     shop.say(told)
@@ -179,6 +194,23 @@ def test_a_variant_without_a_plan_keeps_the_old_one(shop, workspace):
     process()
     assert state_of(event) == (EventState.DONE, Outcome.APPLIED)
     assert plan_of(workspace) == "team"
+
+
+def test_once_the_variant_is_mapped_what_was_parked_is_processed(shop, workspace):
+    subscribe(shop, workspace)
+    shop.say(facts("77", variant_id="999", updated_at=SAID_AT + SECOND))
+    still, moved_on = deliver(message(facts("77"))), deliver(message(facts("78"), checkout=begin_checkout(workspace)))
+    shop.say(facts("78", variant_id="998"))
+    process()
+    assert state_of(still) == state_of(moved_on) == (EventState.PARKED, Outcome.UNKNOWN_VARIANT)
+    shop.say(facts("78", "starter", updated_at=SAID_AT + SECOND))
+    deliver(message(facts("78", "starter")))
+    process()
+    assert state_of(moved_on) == (EventState.PARKED, Outcome.UNKNOWN_VARIANT)
+    map_variant(plan_tier="team", interval="month", variant_id="999", is_offered=False)
+    assert plan_of(workspace) == "team"
+    process()
+    assert state_of(still) == state_of(moved_on) == (EventState.DONE, Outcome.UNCHANGED)
 
 
 def test_a_status_that_is_not_known_changes_nothing(shop, workspace):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from billing.providers.base import (
 )
 from billing.providers.lemonsqueezy import LemonSqueezy, budget, transport
 from opsmeter_site.lib.clock import utc_now
+from tests.alerts.receivers import certificate
 from tests.billing.sandbox.running import API_KEY, STORE_ID, WEBHOOK_SECRET, running_shop
 
 pytestmark = pytest.mark.usefixtures("_redis_used")
@@ -117,6 +119,15 @@ def test_a_checkout_is_for_one_variant_and_carries_our_ids_as_text(provider, htt
     assert abs(expires - before - timedelta(hours=1)) < timedelta(seconds=30)
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_a_checkout_leaves_out_what_is_empty(provider, httpserver, nothing):
+    answer = {"data": resource("checkouts", 1, url="https://acme.example/checkout/custom/1")}
+    httpserver.expect_request("/v1/checkouts", method="POST").respond_with_json(answer, status=201)
+    provider.create_checkout(replace(WISH, name=nothing))
+    [request] = sent(httpserver)
+    assert body_of(request)["data"]["attributes"]["checkout_data"].keys() == {"email", "custom"}
+
+
 @pytest.mark.parametrize(("charge_now", "more"), [(True, {"invoice_immediately": True}), (False, {})])
 def test_a_change_of_plan_names_the_variant_as_a_number(provider, httpserver, charge_now, more):
     httpserver.expect_request("/v1/subscriptions/5", method="PATCH").respond_with_json(SUBSCRIPTION)
@@ -140,6 +151,19 @@ def test_the_links_of_the_portal_come_fresh_and_are_not_shown(provider, httpserv
     assert links.portal_url == "https://acme.example/billing?signature=s3cret"
     assert links.payment_method_url == "https://acme.example/card?signature=s3cret"
     assert "s3cret" not in repr(links)
+
+
+def test_without_a_link_of_its_own_the_payment_method_is_in_the_portal(provider, httpserver):
+    urls = {"customer_portal": "https://acme.example/billing"}
+    answers(httpserver, json.dumps({"data": resource("subscriptions", 5, urls=urls)}))
+    links = provider.portal_links("5")
+    assert links.portal_url == links.payment_method_url == "https://acme.example/billing"
+
+
+@pytest.mark.parametrize("urls", [None, [], {}, {"customer_portal": None}])
+def test_without_a_portal_there_are_no_links(provider, httpserver, urls):
+    answers(httpserver, json.dumps({"data": resource("subscriptions", 5, urls=urls)}))
+    refusal(provider, "portal", ProviderUnavailable)
 
 
 def test_a_subscription_is_read(provider, httpserver):
@@ -302,6 +326,40 @@ def test_a_provider_that_is_not_there_has_changed_nothing(call):
     assert "Nothing was changed" in str(refusal(gone, call, ProviderUnavailable))
 
 
+@pytest.mark.parametrize("base", ["http://[::1/v1", "nowhere", ""])
+def test_an_address_that_is_none_has_changed_nothing(base):
+    refusal(LemonSqueezy(base=base, api_key=KEY, webhook_secret="", store_id="3"), "change", ProviderUnavailable)
+
+
+@pytest.mark.parametrize("key", ["kéy", "k\ney"])
+def test_a_key_that_no_header_can_hold_has_changed_nothing(httpserver, key):
+    provider = LemonSqueezy(base=httpserver.url_for("/v1"), api_key=key, webhook_secret="", store_id="3")
+    refusal(provider, "change", ProviderUnavailable)
+    assert sent(httpserver) == []
+
+
+def test_a_change_is_not_sent_again_when_its_connection_is_cut(provider, httpserver):
+    """As when one is used again that the other side is just closing."""
+    seen = []
+
+    def cut(request: Request) -> Response:
+        seen.append(request.method)
+        request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return Response()
+
+    httpserver.expect_request("/v1/subscriptions/5").respond_with_handler(cut)
+    refusal(provider, "change", ProviderUnsure)
+    assert seen == ["PATCH"]
+
+
+def test_who_cannot_prove_its_name_does_not_get_the_key(tmp_path):
+    with HTTPServer(host="127.0.0.1", ssl_context=certificate(tmp_path, "127.0.0.1").context) as stranger:
+        stranger.expect_request("/v1/subscriptions/5").respond_with_json(SUBSCRIPTION)
+        provider = LemonSqueezy(base=stranger.url_for("/v1"), api_key=KEY, webhook_secret="", store_id="3")
+        refusal(provider, "change", ProviderUnavailable)
+        assert sent(stranger) == []
+
+
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("call", ["change", "subscription"])
 def test_a_refused_key_is_a_matter_for_operators_and_is_not_logged(provider, httpserver, call, status):
@@ -337,6 +395,28 @@ def test_a_no_comes_with_the_providers_reason(provider, httpserver, content, rea
     assert (error.status, error.reason, str(error)) == (409, "provider_refused", reason)
 
 
+def refused_for(*attributes):
+    said = "The {0} field must be a date after {0}."
+    return json.dumps({"errors": [{"detail": said, "source": {"pointer": f"/data/{each}"}} for each in attributes]})
+
+
+def test_what_began_with_a_trial_is_resumed_elsewhere(provider, httpserver):
+    answers(httpserver, refused_for("attributes/trial_ends_at"), status=422)
+    assert "billing portal" in str(refusal(provider, "resume", ProviderRefused))
+    assert len(sent(httpserver)) == 1
+    assert "billing portal" not in str(refusal(provider, "change", transport.AttributeRefused))
+
+
+@pytest.mark.parametrize(
+    "attributes", [[], ["attributes/cancelled"], ["id"], ["attributes/trial_ends_at", "attributes/cancelled"]]
+)
+def test_any_other_no_to_a_resumption_is_told_as_it_is(provider, httpserver, attributes):
+    answers(httpserver, refused_for(*attributes), status=422)
+    with pytest.raises(ProviderRefused) as caught:
+        provider.resume("5")
+    assert "billing portal" not in str(caught.value)
+
+
 @pytest.mark.parametrize("found", ["..", "../users/me", "5/x", "5?x=1", "", "5\n", "é", "x" * 65])
 def test_an_id_never_leads_to_another_place(provider, httpserver, found):
     for ask in (provider.fetch_subscription, provider.portal_links, provider.cancel, provider.resume):
@@ -362,7 +442,21 @@ def test_a_list_must_be_one(provider, httpserver, call):
     refusal(provider, call, ProviderUnavailable)
 
 
-@pytest.mark.parametrize("url", [None, 5, "", "javascript:alert(1)", "//acme.example", "ftp://acme.example"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        5,
+        "",
+        "javascript:alert(1)",
+        "//acme.example",
+        "ftp://acme.example",
+        "https://",
+        "https://[acme",
+        "https://acme.example/\nSet-Cookie: a",
+        "https://acme.example/a b",
+    ],
+)
 def test_people_are_sent_to_web_addresses_only(provider, httpserver, url):
     urls = {**ATTRIBUTES["urls"], "customer_portal": url}
     answers(httpserver, json.dumps({"data": resource("subscriptions", 5, url=url, urls=urls)}))
@@ -483,6 +577,26 @@ def test_a_subscription_lives_as_it_was_asked_to(shop):
     assert [each.subscription_id for each in provider.find_subscriptions(WISH.email, "301")] == [number]
     assert provider.find_subscriptions("somebody@example.com", "301") == []
     assert provider.portal_links(number).portal_url.startswith(double.base_url)
+
+
+def test_a_buyer_without_a_name_can_subscribe(shop):
+    double, provider = shop
+    assert provider.create_checkout(replace(WISH, variant_id="201", name="")).startswith(double.base_url)
+
+
+def test_after_a_trial_a_cancellation_is_not_taken_back_from_here(shop):
+    double, provider = shop
+    double.set_settings(trial_days=7)
+    number = double.pay(double.create_checkout(201, checkout_data={"email": WISH.email}).id)
+    provider.cancel(str(number))
+    provider.resume(str(number))
+    double.advance(timedelta(days=8))
+    provider.cancel(str(number))
+    with pytest.raises(ProviderRefused, match="billing portal"):
+        provider.resume(str(number))
+    # There it works.
+    double.resume(number)
+    assert provider.fetch_subscription(str(number)).status == "active"
 
 
 def test_what_the_double_tells_is_what_it_answers(shop):

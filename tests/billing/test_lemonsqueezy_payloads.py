@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -209,6 +210,13 @@ def test_identifiers_may_be_numbers_or_text():
     notice = read(content)
     assert (notice.subscription_id, notice.store_id) == ("5", "3")
     assert (notice.subscription.variant_id, notice.subscription.customer_id) == ("10", "77")
+
+
+def test_without_data_the_subject_is_beside_meta():
+    """As in a sample of the documentation's guide to webhooks."""
+    inside = message()
+    beside = {"meta": inside["meta"], **inside["data"]}
+    assert replace(read(beside), dedupe_key="") == replace(read(inside), dedupe_key="")
 
 
 def test_what_the_message_says_of_its_mode_counts_first():

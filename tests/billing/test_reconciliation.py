@@ -10,8 +10,8 @@ from billing.models import BillingEvent, ChangeRequest, ChangeState, EventState,
 from billing.reconciliation import reconcile_due
 from billing.tasks import keep_time, process, reconcile
 from opsmeter_site.lib.clock import utc_now
-from tests.billing.messages import begin_checkout, deliver, message, open_shop
-from tests.billing.provider_facts import PROVIDER, SAID_AT, SECOND, facts, sell_plans
+from tests.billing.messages import deliver, message, open_shop
+from tests.billing.provider_facts import PROVIDER, SAID_AT, SECOND, begin_checkout, facts, sell_plans
 from tests.factories import make_workspace
 from workspaces.models import AuditEntry
 
@@ -180,13 +180,15 @@ def test_a_request_whose_message_was_lost_is_confirmed(shop, workspace):
     assert plan_of(workspace) == "team"
 
 
-def test_nothing_lapses_unasked(shop, workspace):
+def test_nothing_lapses_unasked_and_the_provider_is_asked_again_within_the_minute(shop, workspace):
     subscription = subscribed(shop, workspace)
     request = ask_for_team(subscription, HOUR)
     shop.is_away = True
     run()
     request.refresh_from_db()
     assert request.state == ChangeState.PENDING
+    subscription.refresh_from_db()
+    assert subscription.next_check_at <= utc_now() + MINUTE
 
 
 # --- Checkouts --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from smtplib import SMTPRecipientsRefused, SMTPServerDisconnected
 
 import pytest
@@ -30,6 +31,7 @@ from workspaces.models import AuditEntry, Membership
 
 pytestmark = pytest.mark.django_db
 
+MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 6, 15, 12, 0, tzinfo=UTC)
 PRO, FREE, STARTER, TEAM = (90, 365), (14, 90), (30, 180), (180, 730)
 
@@ -239,6 +241,7 @@ def _down(self, messages):
     raise SMTPServerDisconnected("gone")
 
 
+@pytest.mark.usefixtures("_redis_used")
 def test_one_address_that_is_refused_holds_up_nobody_else(workspace, mailoutbox, monkeypatch):
     other = make_workspace("pro").workspace
     grant(workspace, "free")
@@ -254,6 +257,29 @@ def test_one_address_that_is_refused_holds_up_nobody_else(workspace, mailoutbox,
     monkeypatch.setattr(EmailBackend, "send_messages", picky)
     assert mail_retention_notices(utc_now()) == 1
     assert (notice(workspace)[2], notice(other)[2]) == (None, utc_now())
+
+
+@pytest.mark.usefixtures("_redis_used")
+def test_addresses_that_are_refused_are_tried_ever_more_seldom_and_not_for_ever(workspace, clock, monkeypatch):
+    tried = []
+
+    def refuse(self, messages):
+        tried.append(utc_now())
+        raise SMTPRecipientsRefused({messages[0].to[0]: (550, b"no such mailbox")})
+
+    monkeypatch.setattr(EmailBackend, "send_messages", refuse)
+    grant(workspace, "free")
+    for _ in range(4 * 60):
+        mail_retention_notices(utc_now())
+        clock.shift(MINUTE)
+    assert 10 <= len(tried) <= 20
+    assert max(later - earlier for earlier, later in pairwise(tried)) <= 60 * MINUTE
+    clock.move_to(NOON + RETENTION_NOTICE)
+    sweep()
+    assert (kept(workspace), notice(workspace)) == (PRO, (NOON + 2 * RETENTION_NOTICE, FREE, utc_now()))
+    clock.shift(RETENTION_NOTICE)
+    sweep()
+    assert kept(workspace) == FREE
 
 
 # --- At the same moment, and what is deleted

@@ -7,7 +7,7 @@ from django.core.management import CommandError, call_command
 
 from billing.models import PlanVariant, Status, Subscription, WorkspacePlan
 from billing.services import ensure_plans
-from billing.variants import map_variant
+from billing.variants import delete_variant, map_variant
 from ingest.models import WorkspacePolicy
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput
@@ -214,3 +214,11 @@ def test_two_operators_at_once_leave_one_variant_on_offer():
     assert all(isinstance(each, PlanVariant) for each in results)
     assert PlanVariant.objects.filter(is_offered=True).count() == 1
     assert len(entries()) == 3
+
+
+def test_a_variant_that_somebody_was_ever_on_is_not_deleted():
+    used = map_variant(plan_tier="pro", interval="month", variant_id="77", is_offered=False)
+    Subscription.objects.create(provider=used.provider, provider_subscription_id="1", variant_id="77", status="expired")
+    with pytest.raises(InvalidInput, match="Withdraw it instead"):
+        delete_variant(used, acting_user=None)
+    assert PlanVariant.objects.filter(pk=used.pk).exists()

@@ -97,6 +97,12 @@ def test_the_largest_body_is_read_and_one_byte_more_is_not():
     assert BillingEvent.objects.count() == 1
 
 
+def test_a_body_without_a_length_is_refused_by_that_name_and_not_as_forged():
+    answer = ApiClient().send("POST", PATH, b"", headers={"X-Signature": "0" * 64, "Transfer-Encoding": "chunked"})
+    assert_refused(answer, 411, "length_required")
+    assert refused_counts(utc_now().date()) == {"malformed": 1}
+
+
 def test_redis_is_not_needed(settings, monkeypatch):
     def away():
         raise redis.ConnectionError("away")

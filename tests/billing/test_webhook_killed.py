@@ -13,8 +13,8 @@ import pytest
 from django.conf import settings
 
 from billing.models import BillingEvent, EventState, Invoice, Outcome, Subscription
-from tests.billing.messages import PATH, SETTINGS, begin_checkout, message, order_message, payment_message, sign
-from tests.billing.provider_facts import facts, invoice_facts, sell_plans
+from tests.billing.messages import PATH, SETTINGS, message, order_message, payment_message, sign
+from tests.billing.provider_facts import begin_checkout, facts, invoice_facts, sell_plans
 from tests.factories import make_workspace
 from tests.servers import ROOT, database_url, serve, wait_until
 from workspaces.models import AuditEntry

@@ -71,7 +71,10 @@ def test_from_checkout_to_the_end(product, chromium):
 
     customer.chooses(page.get_by_role("link", name="Upgrade"), "Upgrade to Team")
     expect(page.get_by_role("heading", name="Change to Team")).to_be_visible()
+    payments = page.get_by_role("link", name="All payments")
+    payments.focus()
     customer.sees("Team", "Active")
+    expect(payments).to_be_focused()
 
     cancel = page.get_by_role("link", name="Cancel subscription")
     customer.chooses(cancel, "Cancel the subscription")

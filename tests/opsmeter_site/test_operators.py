@@ -11,7 +11,6 @@ from allauth.usersessions.models import UserSession
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.models import Group, Permission
-from django.core.cache import cache
 from django.db.models import DateTimeField
 from django.test import Client
 from django.urls import reverse
@@ -20,6 +19,7 @@ from ingest.admin_facts import LargeTableAdmin
 from ingest.models import Event, LedgerAudit, LedgerCoverage, Limit, LimitCrossing, ModelAlias, ModelPrice, Refusal
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import day_of, quarter_hour_of
+from tests.conftest import forget_keys
 from tests.factories import PASSWORD, OperatorFactory, UserFactory, make_workspace
 from tests.ledger import make_event
 from workspaces.models import AuditEntry
@@ -44,9 +44,9 @@ WITHOUT_A_PAGE = {
 
 @pytest.fixture(autouse=True)
 def _fresh_counts_of_sign_ins():
-    cache.clear()
+    forget_keys()
     yield
-    cache.clear()
+    forget_keys()
 
 
 @pytest.fixture

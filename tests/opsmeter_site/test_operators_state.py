@@ -86,6 +86,13 @@ def test_the_page_shows_the_state_and_leads_to_what_is_behind_it(console):
 
 
 @database
+def test_the_list_of_an_apps_records_is_not_the_page_of_figures(console):
+    shown = console.get("/admin/billing/").content.decode()
+    assert "<h1>Billing administration</h1>" in shown
+    assert "As of" not in shown
+
+
+@database
 def test_whoever_looks_again_within_seconds_sees_the_same(console, monkeypatch):
     first = console.get(reverse("admin:index"))
     with CaptureQueriesContext(connection) as queries:

@@ -103,14 +103,15 @@ def test_a_paused_workspace_hears_that_calls_keep_running(committed):
     assert "Consider upgrading to Pro" in banner.text
 
 
-def test_refused_hours_are_shaded_and_explained(client_of, committed):
+@pytest.mark.parametrize(("sent", "words"), [(3, "1 request was refused"), (5, "3 requests were refused")])
+def test_refused_hours_are_shaded_and_explained(client_of, committed, sent, words):
     meter = client_of("free", monthly_requests=2)
-    for _ in range(5):
+    for _ in range(sent):
         meter.send()
     client = Client()
     client.force_login(meter.opened.owner)
     shown = page(client.get(f"/w/{meter.opened.workspace.slug}/?range=today"))
-    assert "3 requests were refused" in shown.one("div", "notice-warn").text
+    assert words in shown.one("div", "notice-warn").text
     assert "Refused: plan limit reached" in shown.one("figure", id="spend").text
 
 

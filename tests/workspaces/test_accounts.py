@@ -13,6 +13,7 @@ from django.test import Client
 
 from opsmeter_site.lib.clock import utc_now
 from tests.factories import UserFactory, make_cast
+from tests.mailing import REFUSING_PROVIDER
 from tests.workspaces.people import (
     PASSWORD,
     browser,
@@ -375,5 +376,13 @@ def test_a_mail_server_that_is_away_is_told_and_signing_up_is_kept(settings):
     client, email = browser(), new_address()
     page = client.post("/accounts/signup/", {"email": email, "password1": PASSWORD}, follow=True)
     assert page.status_code == 200
+    assert "The mail could not be sent" in text_of(page)
+    assert User.objects.filter(email=email).exists()
+
+
+def test_a_mail_provider_that_refuses_the_address_is_told_too(settings):
+    settings.EMAIL_BACKEND = REFUSING_PROVIDER
+    email = new_address()
+    page = browser().post("/accounts/signup/", {"email": email, "password1": PASSWORD}, follow=True)
     assert "The mail could not be sent" in text_of(page)
     assert User.objects.filter(email=email).exists()

@@ -15,6 +15,7 @@ from billing.plans import Overrides
 from billing.services import change_workspace_plan
 from opsmeter_site.lib.errors import InvalidInput, NotAllowed
 from tests.factories import UserFactory, make_cast
+from tests.mailing import REFUSING_PROVIDER
 from tests.races import at_once
 from workspaces import services
 from workspaces.invitations import (
@@ -385,3 +386,9 @@ def test_the_mail_server_being_away_is_said_and_the_invitation_can_be_sent_again
     page = press_invite(cast, admin_page, "new@example.com", follow=True).content.decode()
     assert "could not be sent" in page
     assert "Send again" in page
+
+
+def test_a_mail_provider_that_refuses_the_address_is_said_too(cast, admin_page, settings):
+    settings.EMAIL_BACKEND = REFUSING_PROVIDER
+    page = press_invite(cast, admin_page, "new@example.com", follow=True).content.decode()
+    assert "could not be sent" in page

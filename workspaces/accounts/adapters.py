@@ -22,6 +22,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 
 from opsmeter_site.lib.errors import InvalidInput
+from opsmeter_site.lib.mail import NOT_MAILED
 from opsmeter_site.lib.sealed import seal, unseal
 from workspaces import inputs, services
 from workspaces.invitations import PENDING_INVITATION, invitation_for_token
@@ -127,7 +128,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         """A mail server that is away is told to the person; what they did stays done."""
         try:
             super().send_mail(template_prefix, email, context)
-        except OSError as error:  # SMTPException is one
+        except NOT_MAILED as error:
             logger.warning("mail_not_sent", mail=template_prefix, error=type(error).__name__)
             messages.error(self.request, "The mail could not be sent. Please ask for it again in a few minutes.")
 

@@ -3,19 +3,20 @@
 import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
 from billing.providers.base import (
+    CHECKOUT_LIFETIME,
     CheckoutWish,
     InvoiceFacts,
     Notice,
     PortalLinks,
     ProviderError,
     ProviderNotFound,
+    ProviderRefused,
     ProviderUnavailable,
     ProviderUnsure,
     SubscriptionFacts,
@@ -23,10 +24,9 @@ from billing.providers.base import (
 )
 from billing.providers.lemonsqueezy import payloads
 from billing.providers.lemonsqueezy.catalogue import sold_by_subscription
-from billing.providers.lemonsqueezy.transport import Method, call
+from billing.providers.lemonsqueezy.transport import AttributeRefused, Method, call
 from opsmeter_site.lib.clock import utc_now
 
-CHECKOUT_LASTS = timedelta(hours=1)
 _PAGE_SIZE = 100
 _MOST_PAGES = 50
 _SIGNATURE_LENGTH = 64  # hexadecimal digits
@@ -45,7 +45,7 @@ class LemonSqueezy:
     # --- What people ask for ------------------------------------------------------------------------------------------
 
     def create_checkout(self, wish: CheckoutWish) -> str:
-        """The address to send the buyer to. It is good for one hour."""
+        """The address to send the buyer to. It is good for `CHECKOUT_LIFETIME`."""
         answer = self._call("POST", "/checkouts", body={"data": self._checkout(wish)})
         url = self._link(_attributes(answer).get("url"))
         if url is None:
@@ -63,16 +63,26 @@ class LemonSqueezy:
 
     def resume(self, subscription_id: str) -> None:
         """Take a cancellation back, before the end."""
-        self._change(subscription_id, {"cancelled": False})
+        try:
+            self._change(subscription_id, {"cancelled": False})
+        except AttributeRefused as refused:
+            # It wants every trial to end in the future, also one that is over. Moving its end would begin another one.
+            if refused.attribute != "trial_ends_at":
+                raise
+            raise ProviderRefused(
+                "The payment provider does not resume this subscription from here, as it began with a trial. "
+                "It can be resumed in the billing portal."
+            ) from None
 
     def portal_links(self, subscription_id: str) -> PortalLinks:
         """Fresh links for payment method and invoices."""
         answer = self._call("GET", _path(subscription_id))
         urls = payloads.mapping(_attributes(answer).get("urls"))
         portal, payment_method = self._link(urls.get("customer_portal")), self._link(urls.get("update_payment_method"))
-        if portal is None or payment_method is None:
+        if portal is None:
             raise ProviderUnavailable("The payment provider gave no links.", headers=_RETRY_AFTER)
-        return PortalLinks(portal_url=portal, payment_method_url=payment_method)
+        # The portal has the payment method, too.
+        return PortalLinks(portal_url=portal, payment_method_url=payment_method or portal)
 
     # --- What is asked ------------------------------------------------------------------------------------------------
 
@@ -133,13 +143,15 @@ class LemonSqueezy:
 
     def _checkout(self, wish: CheckoutWish) -> dict[str, Any]:
         custom = {"workspace_id": wish.workspace_id, "user_id": wish.user_id, "checkout_id": wish.checkout_id}
+        # An empty text is no text to the provider, and refused.
+        buyer = {name: value for name, value in (("email", wish.email), ("name", wish.name)) if value.strip()}
         return {
             "type": "checkouts",
             "attributes": {
                 # Without the list of one the buyer could pick another variant on the page.
                 "product_options": {"redirect_url": wish.return_url, "enabled_variants": [int(wish.variant_id)]},
-                "checkout_data": {"email": wish.email, "name": wish.name, "custom": custom},
-                "expires_at": (utc_now() + CHECKOUT_LASTS).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "checkout_data": {**buyer, "custom": custom},
+                "expires_at": (utc_now() + CHECKOUT_LIFETIME).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "test_mode": settings.LEMONSQUEEZY_TEST_MODE,
             },
             "relationships": {
@@ -177,8 +189,14 @@ class LemonSqueezy:
 
     def _link(self, value: object) -> str | None:
         """An address that a browser may be sent to. Only the local double, itself plain HTTP, has others than HTTPS."""
-        allowed = {"https", urlsplit(self._base).scheme}
-        return value if isinstance(value, str) and urlsplit(value).scheme in allowed else None
+        if not isinstance(value, str) or not value.isprintable() or " " in value:
+            return None
+        try:
+            parts = urlsplit(value)
+        except ValueError:
+            return None
+        is_allowed = parts.scheme in ("https", urlsplit(self._base).scheme) and bool(parts.hostname)
+        return value if is_allowed else None
 
 
 def _path(subscription_id: str) -> str:

@@ -39,7 +39,8 @@ def read_notice(body: bytes) -> Notice:
     A subject that cannot be read in full is left out: then the provider has to be asked.
     """
     message = _message(body)
-    meta, resource = mapping(message.get("meta")), mapping(message.get("data"))
+    # A sample of the documentation has what is in `data` elsewhere beside `meta`.
+    meta, resource = mapping(message.get("meta")), mapping(message.get("data", message))
     name, kind, resource_id = text(meta.get("event_name")), text(resource.get("type")), identifier(resource.get("id"))
     if not (name and kind and resource_id) or len(name) > _LONGEST_NAME:
         raise UnreadableMessage("There is no event name, or no type and id of what it is about.")

@@ -33,6 +33,7 @@ _LONGEST_RETRY_AFTER = 3_600  # seconds
 _RETRY_AFTER = 30  # seconds, where nobody says anything else
 _RETRY_AFTER_BAD_KEY = 300  # seconds: people must act first
 _MEDIA_TYPE = "application/vnd.api+json"
+_ATTRIBUTES = "/data/attributes/"
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 
@@ -42,7 +43,19 @@ _NOTHING_WAS_SENT = (
     httpx2.PoolTimeout,
     httpx2.UnsupportedProtocol,
     httpx2.InvalidURL,
+    # A key that no header can hold.
+    httpx2.LocalProtocolError,
+    UnicodeEncodeError,
 )
+
+
+class AttributeRefused(ProviderRefused):
+    """It said no because of one attribute, of what it was sent or of what it has."""
+
+    def __init__(self, message: str, attribute: str) -> None:
+        super().__init__(message)
+        self.attribute = attribute
+        """By the provider's name."""
 
 
 class _Endless(Exception):
@@ -119,7 +132,9 @@ def _read(method: Method, response: httpx2.Response, content: bytes) -> dict[str
     if status == httpx2.codes.NOT_FOUND:
         raise ProviderNotFound("The payment provider does not know this.")
     if response.is_client_error:
-        raise ProviderRefused(_reason(answer) or "The payment provider refused this without saying why.")
+        reason = _reason(answer) or "The payment provider refused this without saying why."
+        attribute = _attribute(answer)
+        raise AttributeRefused(reason, attribute) if attribute else ProviderRefused(reason)
     raise _no_answer(method)
 
 
@@ -141,12 +156,23 @@ def _json_object(content: bytes) -> dict[str, Any] | None:
 
 def _reason(answer: Mapping[str, Any]) -> str:
     """What the provider says is wrong, in any of its three ways of saying it, as text for people."""
-    errors = answer.get("errors")
-    listed = [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
-    said = [each.get("detail") or each.get("title") for each in listed]
+    said = [each.get("detail") or each.get("title") for each in _errors(answer)]
     said += [answer.get("error"), answer.get("message")]
     text = " ".join(each for each in said if isinstance(each, str))
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:LONGEST_REASON]
+
+
+def _attribute(answer: Mapping[str, Any]) -> str:
+    """The one attribute that its errors point at; empty if there are more, or none."""
+    sources = [each.get("source") for each in _errors(answer)]
+    pointers = [str(each.get("pointer")) if isinstance(each, dict) else "" for each in sources]
+    is_one = len(pointers) == 1 and pointers[0].startswith(_ATTRIBUTES)
+    return pointers[0].removeprefix(_ATTRIBUTES) if is_one else ""
+
+
+def _errors(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    errors = answer.get("errors")
+    return [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
 
 
 def _seconds(value: str) -> int:

@@ -72,7 +72,7 @@ def buy(shop: Shop, variant_id: int = 201, email: str = "ann@example.com") -> in
     return shop.pay(shop.create_checkout(variant_id, checkout_data={"email": email, "name": "Ann"}).id)
 
 
-def errors_of(reply: httpx2.Response) -> list[dict[str, str]]:
+def errors_of(reply: httpx2.Response) -> list[dict[str, Any]]:
     errors = reply.json()["errors"]
     assert all({"detail", "status", "title"} <= set(error) for error in errors)
     assert {error["status"] for error in errors} == {str(reply.status_code)}
@@ -206,6 +206,39 @@ def test_a_checkout_that_makes_no_sense_is_422(client: httpx2.Client, body: Any)
     reply = client.post("/checkouts", json=body)
     assert reply.status_code == 422
     errors_of(reply)
+
+
+@pytest.mark.parametrize(
+    ("data", "where"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": " "}, "name"),
+        ({"email": ""}, "email"),
+        ({"custom": {"workspace_id": ""}}, "custom/workspace_id"),
+    ],
+)
+def test_an_empty_text_in_a_checkout_is_refused_where_it_is(
+    client: httpx2.Client, data: dict[str, Any], where: str
+) -> None:
+    reply = client.post("/checkouts", json=checkout_body(checkout_data=data))
+    assert reply.status_code == 422
+    [error] = errors_of(reply)
+    assert error["source"] == {"pointer": f"/data/attributes/checkout_data/{where}"}
+
+
+def test_a_trial_that_is_over_stands_in_the_way_of_resuming_by_the_api(client: httpx2.Client) -> None:
+    with running_shop() as (shop, url):
+        shop.set_settings(trial_days=7)
+        subscription_id = buy(shop)
+        address, body = f"{url}/v1/subscriptions/{subscription_id}", patch_body(subscription_id, cancelled=False)
+        shop.cancel(subscription_id)
+        assert client.patch(address, json=body).status_code == 200
+        shop.advance(timedelta(days=8))
+        shop.cancel(subscription_id)
+        reply = client.patch(address, json=body)
+        assert (reply.status_code, shop.subscription(subscription_id).status) == (422, "cancelled")
+        [error] = errors_of(reply)
+        assert error["source"] == {"pointer": "/data/attributes/trial_ends_at"}
 
 
 def test_no_json_is_400_and_another_media_type_is_415(client: httpx2.Client) -> None:

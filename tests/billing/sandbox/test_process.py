@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -108,3 +109,36 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     # Links that were given out are still good, and no id is given twice.
     assert after.portal_urls(after.subscription(subscription_id)).keys()
     assert after.pay(checkout.id) > max(delivery.id for delivery in before.deliveries.log())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: text.replace('"offset_seconds"', '"offset"'),
+        lambda text: text.replace('"duplicate"', '"a_fault_of_old"'),
+        lambda text: text.replace('"trial_days"', '"a_setting_of_old"'),
+        lambda text: text.replace('"email"', '"a_column_of_old"'),
+    ],
+    ids=["cut off", "something else", "no clock", "older faults", "older settings", "older records"],
+)
+def test_what_it_cannot_read_is_set_aside_and_it_begins_anew(
+    spoil: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "sandbox.json"
+    before = open_shop(data_file=file)
+    before.pay(before.create_checkout(201, checkout_data={"email": "ann@example.com"}).id)
+    before.advance(timedelta(days=33))
+    spoilt = spoil(file.read_text())
+    assert spoilt != file.read_text()
+    file.write_text(spoilt)
+
+    after = open_shop(data_file=file)
+    assert (after.orders(), after.checkouts()) == ([], [])
+    assert after.clock.now() < before.clock.now() - timedelta(days=30)
+    assert (tmp_path / "sandbox.json.unreadable").read_text() == spoilt
+    assert "sandbox.json.unreadable: the store begins empty" in caplog.text
+    # And it remembers again.
+    after.create_checkout(201)
+    assert len(open_shop(data_file=file).checkouts()) == 1

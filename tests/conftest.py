@@ -41,6 +41,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BrowserToget
 def pytest_collection_finish() -> None:
     """What is there by now stays: the collector need not walk over hundreds of thousands of objects again and again."""
     gc.freeze()
+    # Seldom, too: a suite is short, and memory is there.
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(scope="session")

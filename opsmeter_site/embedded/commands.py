@@ -32,6 +32,8 @@ def test(arguments: list[str]) -> int:
             "OPSMETER_ENV": "test",
             "SECRET_KEY": secrets.token_urlsafe(48),
         }
+        # Modules are compiled once, and not by each of the many processes that tests start.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [sys.executable, "-m", "pytest", *default_workers(arguments), *arguments]
         # SIGINT, because pytest does not clean up after SIGTERM.
         return signals.run_foreground(command, environment, cwd=ROOT, stop_signal=signal.SIGINT)

@@ -138,7 +138,8 @@ def programs(options: UpOptions, port: int, folder: DataFolder, environment: Map
         # A worker of granian that is still loading does not hear SIGTERM, and granian says it only once.
         Program("web", tuple(web), {"DATABASE_POOL_SIZE": WEB_CONNECTIONS} | dict(environment), repeat_stop=True),
         # Stopped first: a worker that is told to stop while messages come in may, seldom, not end by itself.
-        Program("beat", tuple(beat), environment, niceness=BEHIND_WEB),
+        # Not nice: it hardly works, and whatever is to happen soon waits for it.
+        Program("beat", tuple(beat), environment),
     ]
 
 

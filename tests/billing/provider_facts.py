@@ -7,7 +7,7 @@ from typing import Any
 from django.db import transaction
 
 from billing.models import Checkout, Interval, Plan, PlanVariant, Subscription
-from billing.providers.base import InvoiceFacts, SubscriptionFacts
+from billing.providers.base import CheckoutWish, InvoiceFacts, SubscriptionFacts
 from billing.subscriptions import Applied, apply_facts, locked_subscription
 from opsmeter_site.lib.clock import utc_now
 from workspaces.models import Workspace
@@ -23,6 +23,15 @@ VARIANTS = {
 SAID_AT = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
+WISH = CheckoutWish(
+    checkout_id="6a1f0000-0000-4000-8000-000000000001",
+    workspace_id="6a1f0000-0000-4000-8000-000000000002",
+    user_id="12",
+    variant_id="10",
+    email="ada@example.com",
+    name="Ada",
+    return_url="http://127.0.0.1:8000/billing/return",
+)
 
 _numbers = count(70_001)
 

@@ -136,7 +136,7 @@ def find_pages(page, product):
     found, waiting = {}, list(START)
     # The demo workspace's budget is past its warning: a worker tells it within a second of having started.
     page.goto(f"{product.url}/w/demo/alerts/")
-    expect(page.locator(".alert-title a").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".alert-title a").first).to_be_visible(timeout=60_000)
     while waiting:
         address = waiting.pop(0)
         name = name_of(address)

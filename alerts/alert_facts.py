@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from alerts.messages import Fact
+from django.urls import reverse
+
+from alerts.lists import listed, short
+from alerts.messages import Fact, Figure
 from alerts.models import Alert
 from ingest.models import Measure
 from opsmeter_site.lib.formats import count, share, usd, usd_fine
 from opsmeter_site.lib.wire import plain_number
 
+_MOST_VALUES = 10
 _MOMENT = "%a %-d %b %Y, %H:%M"
 
 
@@ -43,8 +47,18 @@ def _decimal(write: Callable[[Decimal], str]) -> Callable[[Any, Mapping[str, Any
     return lambda value, _facts: write(Decimal(str(value)))
 
 
+def _named(value: Any, _facts: Mapping[str, Any]) -> str:
+    return str(value)
+
+
+def _values(values: Any, _facts: Mapping[str, Any]) -> str:
+    return listed([short(value) for value in values], _MOST_VALUES)
+
+
 # What is shown of an alert's facts, in this order; whatever else is in there is for programs.
 _SHOWN: Mapping[str, tuple[str, Callable[[Any, Mapping[str, Any]], str]]] = {
+    "scope": ("Scope", _named),
+    "scope_values": ("Values", _values),
     "spend": ("So far", _amount),
     "limit": ("Limit", _amount),
     "share": ("Share of it", _decimal(share)),
@@ -67,10 +81,9 @@ def facts_of(alert: Alert, zone: ZoneInfo) -> tuple[Fact, ...]:
     )
 
 
-# What programs get of an alert's facts. Names end in the unit, or `measure` says it: usd or requests.
+# What programs get of an alert's facts. Names of figures end in the unit, or `measure` says it: usd or requests.
+_WORDS = ("measure", "period", "scope_kind", "scope_value", "scope_values", "budget_id")
 _FIGURES = (
-    "measure",
-    "period",
     "spend",
     "limit",
     "share",
@@ -85,15 +98,17 @@ _FIGURES = (
 )
 
 
-def figures_of(alert: Alert) -> dict[str, Decimal | int | str]:
-    """The figures behind an alert; amounts are numbers with exactly their digits."""
-    return {name: _figure(alert.facts[name]) for name in _FIGURES if alert.facts.get(name) is not None}
+def figures_of(alert: Alert) -> dict[str, Figure]:
+    """What is behind an alert, for programs: words as they are, amounts as numbers with exactly their digits."""
+    words = {name: alert.facts[name] for name in _WORDS if alert.facts.get(name) is not None}
+    return words | {name: _figure(alert.facts[name]) for name in _FIGURES if alert.facts.get(name) is not None}
 
 
-def _figure(value: int | str) -> Decimal | int | str:
-    if isinstance(value, int):
-        return value
-    try:
-        return plain_number(Decimal(value))
-    except InvalidOperation:
-        return value
+def _figure(value: int | str) -> Decimal | int:
+    return value if isinstance(value, int) else plain_number(Decimal(value))
+
+
+def budget_path(alert: Alert, slug: str) -> str:
+    """The page of the budget that an alert is about; that of all budgets if it does not say which."""
+    budget_id = alert.facts.get("budget_id")
+    return reverse("budget", args=[slug, budget_id]) if budget_id else reverse("settings-budgets", args=[slug])

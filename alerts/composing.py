@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 from django.urls import reverse
 
-from alerts.alert_facts import facts_of, figures_of, moment_text
+from alerts.alert_facts import budget_path, facts_of, figures_of, moment_text
 from alerts.alert_mail import alert_mail, notice_mail
 from alerts.messages import AlertItem, Fact, Message
 from alerts.models import Action, Alert, AlertKind, AlertState, ChannelKind, Delivery, Handling, Severity
@@ -66,6 +66,11 @@ def _item(delivery: Delivery, alert: Alert) -> AlertItem:
         window_end=alert.window_end,
         has_cleared=_has_cleared(delivery, alert),
         figures=figures_of(alert),
+        budget_url=(
+            f"{settings.OPSMETER_URL}{budget_path(alert, delivery.workspace.slug)}"
+            if "budget_id" in alert.facts
+            else ""
+        ),
     )
 
 

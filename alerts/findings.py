@@ -14,7 +14,8 @@ class Finding:
 
     `scope` says what it is about ("limit:<id>", "endpoint_tag:checkout"), `metric` what was measured ("usd.day",
     "usd_per_request"); the two together with the window tell a repeat, the two alone are what a cooldown covers.
-    `promise` is what else makes it a new one: the amount and threshold of a limit.
+    `promise` is what else makes it a new one: the amount and threshold of a limit. A quiet one stands in the inbox and
+    is sent to nobody; what repeats of it are about is added to the alert's `scope_values`.
     `text` names metric, unit and window. `facts` are JSON values, money as decimal text; `drill` there holds query
     parameters for the investigate page (`ingest.report_filters.DRILL_PARAMETERS`).
     """
@@ -31,6 +32,7 @@ class Finding:
     occurred_at: datetime
     promise: str = ""
     is_urgent: bool = False
+    is_quiet: bool = False
     facts: Mapping[str, object] = field(default_factory=dict)
 
     @property

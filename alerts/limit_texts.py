@@ -1,11 +1,18 @@
 """What alerts about limits say: crossings as findings, and what is over as a recovery."""
 
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from alerts.findings import Finding
 from alerts.models import Alert, AlertKind, Severity
-from ingest.limits import OVER, utilization
-from ingest.models import LimitCrossing, Measure
+from alerts.scope_texts import ScopeNames
+from budgets.scope_words import kind_in_words
+from ingest.limits import OVER, levels_of, utilization
+from ingest.models import Limit, LimitCrossing, Measure, ScopeKind
+from ingest.report_filters import PARAMETERS
+from ingest.scopes import wire_name
 from opsmeter_site.lib import formats
 from opsmeter_site.lib.periods import Period, Window, window_of
 
@@ -15,62 +22,123 @@ LIMIT_KINDS = (
     AlertKind.PLAN_LIMIT_NEAR,
     AlertKind.PLAN_LIMIT_REACHED,
 )
+# Scope → the parameter that narrows the investigate page to it.
+_DRILL: Mapping[str, str] = {
+    **{kind: parameter for parameter, kind in PARAMETERS.items()},
+    ScopeKind.ENVIRONMENT: "env",
+}
 _CALLS_GO_ON = "Your LLM calls keep running"
 
 
-def crossing_finding(crossing: LimitCrossing, *, observe_mode: bool) -> Finding:
-    """What a crossing, with its limit, has to tell. In observe mode no budget refuses anything."""
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What crossings do not say themselves. In observe mode no budget refuses anything."""
+
+    observe_mode: bool = False
+    names: ScopeNames = field(default_factory=ScopeNames)
+
+    def is_enforced(self, limit: Limit) -> bool:
+        """Whether telemetry above it is refused."""
+        return limit.enforce and (limit.measure == Measure.REQUESTS or not self.observe_mode)
+
+
+def crossing_finding(crossing: LimitCrossing, scene: Scene) -> Finding:
+    """What one crossing, with its limit, has to tell."""
+    limit = crossing.limit
+    share = utilization(crossing.amount, crossing.value)
+    subject = scene.names.scope(limit.scope_kind, scope_value(crossing))
+    window = window_of(Period(limit.period), crossing.period_start)
+    return finding_of(
+        crossing,
+        scene,
+        promise=f"{plain(crossing.amount)}@{plain(crossing.threshold)}",
+        title=_title(with_scope(limit.name, subject), crossing, share),
+        text=[_what_happened(crossing, window, share, scene), *what_holds(crossing, window, scene)],
+        facts={
+            "spend": plain(crossing.value),
+            "share": plain(round(share, 4)),
+            "threshold": plain(crossing.threshold),
+            **_scope_facts(crossing, subject),
+        },
+    )
+
+
+def finding_of(
+    crossing: LimitCrossing,
+    scene: Scene,
+    *,
+    promise: str,
+    title: str,
+    text: Iterable[str],
+    facts: Mapping[str, object],
+    is_quiet: bool = False,
+) -> Finding:
+    """A finding about the limit of `crossing` in its period; `text` are sentences."""
     limit = crossing.limit
     is_over = crossing.threshold >= OVER
-    is_requests = limit.measure == Measure.REQUESTS
-    is_enforced = limit.enforce and (is_requests or not observe_mode)
+    is_enforced = scene.is_enforced(limit)
     window = window_of(Period(limit.period), crossing.period_start)
-    share = utilization(crossing.amount, crossing.value)
     return Finding(
         workspace_id=limit.workspace_id,
-        kind=_kind(is_requests=is_requests, is_over=is_over),
+        kind=kind_of(crossing),
         severity=Severity.CRITICAL if is_over else Severity.WARNING,
         scope=f"limit:{limit.pk}",
         metric=f"{limit.measure}.{limit.period}",
-        promise=f"{_plain(crossing.amount)}@{_plain(crossing.threshold)}",
-        title=_title(crossing, share),
-        text=" ".join(
-            [
-                _what_happened(crossing, window, share),
-                _what_happens_now(crossing, is_enforced=is_enforced, observe_mode=observe_mode),
-                f"The {limit.period} ends on {window.end:%Y-%m-%d} at {window.end:%H:%M} UTC.",
-            ]
-        ),
+        promise=promise,
+        title=title,
+        text=" ".join(text),
         window_start=window.start,
         window_end=window.end,
         occurred_at=crossing.crossed_at,
         is_urgent=is_over and is_enforced,
+        is_quiet=is_quiet,
         facts={
             "source": limit.source,
             "limit_id": str(limit.pk),
             "name": limit.name,
             "measure": limit.measure,
             "period": limit.period,
-            "spend": _plain(crossing.value),
-            "limit": _plain(crossing.amount),
-            "amount": _plain(crossing.amount),
-            "share": _plain(round(share, 4)),
-            "threshold": _plain(crossing.threshold),
+            "scope_kind": wire_name(limit.scope_kind),
+            "limit": plain(crossing.amount),
+            "amount": plain(crossing.amount),
             "is_enforced": is_enforced,
+            **({"budget_id": limit.source_id} if limit.source == "budgets" else {}),
+            **({"is_quiet": True} if is_quiet else {}),
+            **facts,
         },
     )
 
 
+def what_holds(crossing: LimitCrossing, window: Window, scene: Scene) -> Iterator[str]:
+    """What goes for the limit itself, in sentences: what it refuses, until when, and how it counts."""
+    limit = crossing.limit
+    yield _what_happens_now(crossing, is_enforced=scene.is_enforced(limit), observe_mode=scene.observe_mode)
+    if limit.raised_until and crossing.amount == limit.raised_amount:
+        yield f"The limit is raised from {formats.usd(limit.amount)} until {moment_words(limit.raised_until)}."
+    if limit.estimate_usd_per_1m:
+        yield f"Tokens without a price are counted at {formats.usd(limit.estimate_usd_per_1m)} per 1M."
+    yield f"The {limit.period} ends on {window.end:%Y-%m-%d} at {window.end:%H:%M} UTC."
+
+
+def scope_value(crossing: LimitCrossing) -> str:
+    """Whose meter it was; empty for the whole workspace."""
+    return crossing.scope_value if crossing.limit.is_each_value else crossing.limit.scope_value
+
+
 def recovery_title(alert: Alert) -> str:
     """The title of the recovery that ends `alert`, one about a limit that was exceeded or reached."""
-    return f"{alert.facts['name']} no longer {_over_word(alert.facts['measure'])}"
+    facts = alert.facts
+    name = with_scope(facts["name"], facts.get("scope", ""))
+    return f"{name} no longer {_over_word(facts['measure'])}"
 
 
 def recovery_text(alert: Alert, reason: str) -> str:
     """Its sentences; `reason` is one, without its full stop."""
-    window = _window_text(Window(alert.window_start, alert.window_end), alert.facts["period"])
+    window = window_words(Window(alert.window_start, alert.window_end), alert.facts["period"])
     text = f"{reason}. In the {window} it was: {alert.title}."
-    return f"{text} This limit refuses no telemetry any more." if alert.is_urgent else text
+    if not alert.is_urgent:
+        return text
+    return f"{text} This limit refuses no telemetry {'of theirs ' if 'scope_values' in alert.facts else ''}any more."
 
 
 def amount_text(measure: str, amount: Decimal) -> str:
@@ -78,41 +146,92 @@ def amount_text(measure: str, amount: Decimal) -> str:
     return f"{formats.count(amount)} requests" if measure == Measure.REQUESTS else formats.usd(amount)
 
 
-def _kind(*, is_requests: bool, is_over: bool) -> AlertKind:
-    if is_requests:
+def kind_of(crossing: LimitCrossing) -> AlertKind:
+    """Near or over, of a plan or a budget."""
+    is_over = crossing.threshold >= OVER
+    if crossing.limit.measure == Measure.REQUESTS:
         return AlertKind.PLAN_LIMIT_REACHED if is_over else AlertKind.PLAN_LIMIT_NEAR
     return AlertKind.BUDGET_EXCEEDED if is_over else AlertKind.BUDGET_WARNING
 
 
-def _title(crossing: LimitCrossing, share: Decimal) -> str:
-    limit = crossing.limit
+def called(limit: Limit) -> str:
+    """The limit inside a sentence: "the daily budget", or the name of one on a scope in quotes."""
+    if limit.scope_kind:
+        return f"the budget “{limit.name}”"
+    return f"the {limit.name[:1].lower()}{limit.name[1:]}"
+
+
+def with_scope(name: str, scope: str) -> str:
+    """A limit's name, and its scope unless the name says it by itself, as the usual names do."""
+    return name if scope.casefold() in name.casefold() else f"{name} ({scope})"
+
+
+def plain(number: Decimal) -> str:
+    """Every digit, without trailing zeros."""
+    return f"{number.normalize():f}"
+
+
+def window_words(window: Window, period: str) -> str:
+    """The period inside a sentence."""
+    return f"UTC day {window.start:%Y-%m-%d}" if period == Period.DAY else f"UTC month {window.start:%Y-%m}"
+
+
+def moment_words(when: datetime) -> str:
+    """A moment inside a sentence, in UTC."""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _scope_facts(crossing: LimitCrossing, subject: str) -> dict[str, object]:
+    """The scope for people and programs, and what narrows the investigate page to it."""
+    kind = crossing.limit.scope_kind
+    if not kind:
+        return {}
+    value = scope_value(crossing)
+    drill = {_DRILL[kind]: value} if kind in _DRILL else {}
+    return {"scope": subject, "scope_value": value, "drill": drill}
+
+
+def _title(name: str, crossing: LimitCrossing, share: Decimal) -> str:
     if crossing.threshold >= OVER:
-        return f"{limit.name} {_over_word(limit.measure)}: {_used(crossing)}"
-    return f"{limit.name}: {formats.share(share)} used ({_used(crossing)})"
+        return f"{name} {_over_word(crossing.limit.measure)}: {_used(crossing)}"
+    return f"{name}: {formats.share(share)} used ({_used(crossing)})"
 
 
 def _over_word(measure: str) -> str:
     return "reached" if measure == Measure.REQUESTS else "exceeded"
 
 
-def _what_happened(crossing: LimitCrossing, window: Window, share: Decimal) -> str:
+def _what_happened(crossing: LimitCrossing, window: Window, share: Decimal, scene: Scene) -> str:
     limit = crossing.limit
-    name = f"the {limit.name[:1].lower()}{limit.name[1:]}"
+    name = called(limit)
     is_requests = limit.measure == Measure.REQUESTS
     subject, has = ("Telemetry requests", "have") if is_requests else ("Spend", "has")
+    if limit.scope_kind:
+        whose = scene.names.value(limit.scope_kind, scope_value(crossing))
+        subject = f"{subject} of {kind_in_words(limit.scope_kind, is_first=False)} {whose}"
     if crossing.threshold < OVER:
-        predicate = f"{has} reached {formats.share(crossing.threshold)} of {name}"
+        predicate = f"{has} reached {_threshold(crossing)} of {name}"
     else:
         predicate = f"have used up {name}" if is_requests else f"is above {name}"
-    window_text = _window_text(window, limit.period)
+    window_text = window_words(window, limit.period)
     return f"{subject} in the {window_text} {predicate}: {_used(crossing)} ({formats.share(share)})."
+
+
+def _threshold(crossing: LimitCrossing) -> str:
+    """The threshold as it was set: a share, or an amount."""
+    limit = crossing.limit
+    for level in levels_of(crossing.amount, (), limit.thresholds_usd):
+        if level.share == crossing.threshold and level.share not in limit.thresholds:
+            return formats.usd_exact(level.amount)
+    return formats.share(crossing.threshold)
 
 
 def _what_happens_now(crossing: LimitCrossing, *, is_enforced: bool, observe_mode: bool) -> str:
     limit = crossing.limit
     way_out = "the plan is upgraded" if limit.measure == Measure.REQUESTS else "the limit is raised"
+    telemetry = "matching telemetry" if limit.scope_kind else "telemetry"
     if is_enforced and crossing.threshold >= OVER:
-        return f"{_CALLS_GO_ON}; telemetry is refused with 402 until {way_out} or the UTC {limit.period} ends."
+        return f"{_CALLS_GO_ON}; {telemetry} is refused with 402 until {way_out} or the UTC {limit.period} ends."
     if is_enforced:
         return f"{_CALLS_GO_ON}, and telemetry is taken. Above the limit it is refused with 402 (hard stop)."
     if limit.enforce and observe_mode:
@@ -127,12 +246,3 @@ def _used(crossing: LimitCrossing) -> str:
         return f"{formats.count(value)} of {formats.count(amount)} requests"
     write = formats.usd_exact if value != amount and formats.usd(value) == formats.usd(amount) else formats.usd
     return f"{write(value)} of {write(amount)}"
-
-
-def _window_text(window: Window, period: str) -> str:
-    return f"UTC day {window.start:%Y-%m-%d}" if period == Period.DAY else f"UTC month {window.start:%Y-%m}"
-
-
-def _plain(number: Decimal) -> str:
-    """Every digit, without trailing zeros."""
-    return f"{number.normalize():f}"

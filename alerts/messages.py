@@ -7,6 +7,9 @@ from decimal import Decimal
 
 from alerts.models import Action, AlertKind, Severity
 
+# What programs get of an alert: an amount, a number, a word, or several.
+Figure = Decimal | int | str | list[str]
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -36,9 +39,10 @@ class Mail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertItem:
-    """One alert inside a message. `url` opens it in the console; `has_cleared` says how it stands at sending time.
+    """One alert inside a message. `url` opens it in the console, `budget_url` the budget that it is about, if any.
 
-    `figures` are the numbers behind it, for programs; `facts` say them to people.
+    `has_cleared` says how it stands at sending time. `figures` are what is behind it, for programs; `facts` say it to
+    people.
     """
 
     id: str
@@ -53,7 +57,8 @@ class AlertItem:
     window_start: datetime
     window_end: datetime
     has_cleared: bool
-    figures: Mapping[str, Decimal | int | str] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    budget_url: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,23 +1,29 @@
 """From what happened to the inbox: crossings of limits are claimed, findings become alerts, repeats are counted."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Count, Q
 
 from alerts.audiences import Audience, lock_audiences, work_for_all
 from alerts.findings import Finding
-from alerts.limit_texts import crossing_finding
-from alerts.models import Alert, AlertState, Severity
+from alerts.limit_texts import LIMIT_KINDS, Scene, crossing_finding, kind_of
+from alerts.models import Alert, AlertKind, AlertState, Handling, Severity
 from alerts.outgoing import post, withdraw
 from alerts.routing import route
+from alerts.scope_texts import ScopeNames
+from alerts.value_texts import Before, values_finding, with_more_values
 from ingest.models import LimitCrossing, WorkspacePolicy
+from opsmeter_site.lib.periods import day_of
 
 _BATCH = 200
 _Key = tuple[UUID, str, str]
+# A limit, the kind of its alerts, and the start of a period.
+_Series = tuple[UUID, AlertKind, datetime]
 _CHANGED_BY_REPEATS = (
     "occurrences",
     "last_occurred_at",
@@ -78,17 +84,48 @@ def _tell(workspace_ids: Iterable[UUID], now: datetime) -> int:
         crossings[crossing.limit.workspace_id].append(crossing)
     policies = WorkspacePolicy.objects.filter(workspace__in=crossings, observe_mode=True)
     observing = set(policies.values_list("workspace_id", flat=True))
+    names = ScopeNames.of(crossing.limit for each in crossings.values() for crossing in each)
+    before = _before(chain.from_iterable(crossings.values()), now)
 
     def tell(some_ids: Iterable[UUID]) -> None:
         findings = [
-            crossing_finding(crossing, observe_mode=each in observing)
+            finding
             for each in some_ids
-            for crossing in crossings[each]
+            for finding in _findings(crossings[each], Scene(each in observing, names), before)
         ]
         _raise({each: audiences[each] for each in some_ids}, findings, now)
 
     told = [crossing.pk for each in work_for_all(list(crossings), tell) for crossing in crossings[each]]
     return LimitCrossing.objects.filter(pk__in=told).update(claimed_at=now)
+
+
+def _findings(crossings: Iterable[LimitCrossing], scene: Scene, before: Mapping[_Series, Before]) -> Iterator[Finding]:
+    """One for each crossing; but what values of a limit on each value have crossed is told together."""
+    together = defaultdict(list)
+    for crossing in crossings:
+        if crossing.limit.is_each_value:
+            together[_series(crossing), crossing.amount].append(crossing)
+        else:
+            yield crossing_finding(crossing, scene)
+    for (series, _), some in together.items():
+        yield values_finding(some, scene, before.get(series, Before()))
+
+
+def _series(crossing: LimitCrossing) -> _Series:
+    return crossing.limit_id, kind_of(crossing), crossing.period_start
+
+
+def _before(crossings: Iterable[LimitCrossing], now: datetime) -> dict[_Series, Before]:
+    """The alerts that there are about the same limits on each value, periods and kinds."""
+    limits = {f"limit:{each.limit_id}": each.limit for each in crossings if each.limit.is_each_value}
+    rows = (
+        Alert.objects.filter(
+            workspace__in={limit.workspace_id for limit in limits.values()}, scope__in=limits, kind__in=LIMIT_KINDS
+        )
+        .values_list("scope", "kind", "window_start")
+        .annotate(number=Count("pk"), today=Count("pk", filter=Q(created_at__gte=day_of(now).start)))
+    )
+    return {(limits[scope].pk, AlertKind(kind), start): Before(*numbers) for scope, kind, start, *numbers in rows}
 
 
 # --- Findings ---------------------------------------------------------------------------------------------------------
@@ -100,12 +137,14 @@ def _raise(audiences: Mapping[UUID, Audience], findings: Sequence[Finding], now:
     new: dict[UUID, Alert] = {}
     repeated: dict[UUID, Alert] = {}
     risen: dict[UUID, Alert] = {}
+    quiet: set[UUID] = set()
     for finding in findings:
         alert = known.get(_key(finding))
         rises = alert is not None and Severity(finding.severity).rank > Severity(alert.severity).rank
         if alert is None or (rises and alert.state == AlertState.RESOLVED):
             alert = known[_key(finding)] = _new_alert(finding, now)
             new[alert.pk] = alert
+            quiet |= {alert.pk} if finding.is_quiet else set()
             continue
         if alert.pk not in new:
             repeated[alert.pk] = alert
@@ -113,7 +152,8 @@ def _raise(audiences: Mapping[UUID, Audience], findings: Sequence[Finding], now:
         _repeat(alert, finding, rises=rises)
     if risen:
         withdraw(risen.values())
-    envelopes = route(audiences, [*new.values(), *risen.values()], now)
+    loud = [alert for alert in new.values() if alert.pk not in quiet]
+    envelopes = route(audiences, [*loud, *risen.values()], now)
     Alert.objects.bulk_create(new.values())
     Alert.objects.bulk_update(repeated.values(), _CHANGED_BY_REPEATS)
     post(envelopes, now)
@@ -137,6 +177,8 @@ def _new_alert(finding: Finding, now: datetime) -> Alert:
         opened_at=finding.occurred_at,
         created_at=now,
         last_occurred_at=finding.occurred_at,
+        # What is not quiet is routed.
+        handling=Handling.INBOX if finding.is_quiet else "",
     )
 
 
@@ -148,6 +190,8 @@ def _repeat(alert: Alert, finding: Finding, *, rises: bool) -> None:
         alert.severity, alert.is_urgent = finding.severity, finding.is_urgent
         alert.title, alert.text, alert.facts = finding.title, finding.text, dict(finding.facts)
         alert.state, alert.acknowledged_at, alert.acknowledged_by = AlertState.OPEN, None, None
+    elif finding.is_quiet:
+        alert.facts = with_more_values(alert.facts, dict(finding.facts))
 
 
 def _known(findings: Iterable[Finding]) -> dict[_Key, Alert]:

@@ -12,13 +12,13 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from alerts.audiences import Audience, lock_audiences, work_for_all
-from alerts.limit_texts import LIMIT_KINDS, amount_text, recovery_text, recovery_title
+from alerts.limit_counts import counted_values
+from alerts.limit_texts import LIMIT_KINDS, amount_text, moment_words, recovery_text, recovery_title
 from alerts.models import Alert, AlertKind, AlertState, Severity
 from alerts.outgoing import close_incidents, held_alerts, post
 from alerts.routing import route
-from ingest.limits import has_crossed
-from ingest.models import Limit, Meter
-from opsmeter_site.lib.periods import Period, window_of
+from ingest.limits import is_over, levels_of
+from ingest.models import Limit
 
 # What nobody has resolved by then is taken out of the inbox.
 RULE_ALERTS_STAY_OPEN = timedelta(hours=24)
@@ -70,7 +70,7 @@ def _may_have_ended(now: datetime) -> QuerySet[Alert]:
 
 
 def _ended(alerts: Iterable[Alert], now: datetime) -> list[_Ended]:
-    """Those that no longer hold, with two queries about all the others' limits and meters."""
+    """Those that no longer hold, with a fixed number of queries about all the others' limits and what they count."""
     found, running = [], []
     for alert in alerts:
         if closes_at(alert.kind, alert.window_end) > now:
@@ -79,26 +79,25 @@ def _ended(alerts: Iterable[Alert], now: datetime) -> list[_Ended]:
             found.append(_Ended(alert, "A new period began", is_recovery=alert.severity == Severity.CRITICAL))
         else:
             found.append(_Ended(alert, "Its time is long over"))
-    workspace_ids = {alert.workspace_id for alert in running}
-    limits = {str(limit.pk): limit for limit in Limit.objects.filter(workspace__in=workspace_ids)}
-    meters = _current_meters(workspace_ids, now)
-    return found + [one for alert in running if (one := _ended_early(alert, limits, meters))]
-
-
-def _current_meters(workspace_ids: Iterable[UUID], now: datetime) -> dict[tuple[UUID, str, str], Decimal]:
-    """`ingest.meters.current_meters` of many workspaces at once."""
-    current = Q()
-    for period in Period:
-        current |= Q(period=period, period_start=window_of(period, now).start)
-    rows = Meter.objects.filter(current, workspace__in=workspace_ids)
-    return {
-        (workspace_id, measure, period): value
-        for workspace_id, measure, period, value in rows.values_list("workspace_id", "measure", "period", "value")
+    limits = {
+        str(limit.pk): limit for limit in Limit.objects.filter(workspace__in={each.workspace_id for each in running})
     }
+    asked: dict[UUID, tuple[Limit, set[str]]] = {}
+    for alert in running:
+        if limit := limits.get(alert.facts.get("limit_id", "")):
+            _, values = asked.setdefault(limit.pk, (limit, set()))
+            values.update(_values(alert, limit))
+    counted = counted_values(asked, now)
+    return found + [one for alert in running if (one := _ended_early(alert, limits, counted, now))]
+
+
+def _values(alert: Alert, limit: Limit) -> list[str]:
+    """The scope values that an alert is about."""
+    return list(alert.facts["scope_values"]) if limit.is_each_value else [limit.scope_value]
 
 
 def _ended_early(
-    alert: Alert, limits: Mapping[str, Limit], meters: Mapping[tuple[UUID, str, str], Decimal]
+    alert: Alert, limits: Mapping[str, Limit], counted: Mapping[tuple[UUID, str], Decimal], now: datetime
 ) -> _Ended | None:
     """Whether the limit of a running period no longer is what the alert says of it."""
     facts = alert.facts
@@ -108,19 +107,29 @@ def _ended_early(
     limit = limits.get(facts["limit_id"])
     if limit is None:
         return _Ended(alert, "The limit was removed", is_recovery=is_critical)
-    value = meters.get((limit.workspace_id, limit.measure, limit.period), Decimal(0))
-    threshold = Decimal(facts["threshold"])
-    is_crossed = has_crossed(limit.measure, limit.amount, threshold, value)
-    if limit.amount != Decimal(facts["amount"]):
-        # If it is crossed all the same, then the changed limit has a crossing, and an alert, of its own.
-        reason = f"The limit was changed to {amount_text(limit.measure, limit.amount)}"
-        return _Ended(alert, reason, is_recovery=is_critical and not is_crossed)
-    if threshold not in limit.thresholds:
+    amount, threshold = limit.amount_at(now), Decimal(facts["threshold"])
+    # The largest says it for all.
+    value = max(counted[limit.pk, each] for each in _values(alert, limit))
+    if amount != Decimal(facts["amount"]):
+        # If it is over all the same, then the changed limit has a crossing, and an alert, of its own.
+        is_recovery = is_critical and not is_over(limit.measure, amount, value)
+        return _Ended(alert, _changed(limit, amount), is_recovery=is_recovery)
+    levels = levels_of(amount, limit.thresholds, limit.thresholds_usd)
+    level = next((each for each in levels if each.share == threshold), None)
+    if level is None:
         return _Ended(alert, "The warning threshold was changed")
-    if not is_crossed:
+    if not level.is_crossed(limit.measure, value):
         reason = f"What is counted was corrected to {amount_text(limit.measure, value)}"
         return _Ended(alert, reason, is_recovery=is_critical)
     return None
+
+
+def _changed(limit: Limit, amount: Decimal) -> str:
+    """What happened to a limit whose amount in force is `amount` now."""
+    text = amount_text(limit.measure, amount)
+    if limit.raised_until is not None and amount != limit.amount:
+        return f"The limit was raised to {text} until {moment_words(limit.raised_until)}"
+    return f"The limit was changed to {text}"
 
 
 # --- Resolving it -----------------------------------------------------------------------------------------------------
@@ -147,7 +156,8 @@ def _resolve(audiences: Mapping[UUID, Audience], ended: Sequence[_Ended], now: d
     alerts = [one.alert for one in ended]
     Alert.objects.bulk_update(alerts, ("state", "resolved_at", "resolution"))
     close_incidents(alerts, now)
-    recovered = [one for one in ended if one.is_recovery]
+    # What was told to nobody ends in silence, too.
+    recovered = [one for one in ended if one.is_recovery and not one.alert.facts.get("is_quiet")]
     if recovered:
         _tell_recoveries(audiences, recovered, now)
 

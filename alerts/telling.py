@@ -3,6 +3,7 @@
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from alerts.limit_texts import with_scope
 from alerts.models import Alert, AlertKind, AlertState, Handling
 from alerts.selectors import Messages
 from opsmeter_site.lib.formats import count
@@ -11,16 +12,16 @@ from workspaces.audit_words import name_of
 HELD_BY = {Handling.COOLDOWN: "the cooldown", Handling.QUIET_HOURS: "quiet hours"}
 _NOT_SENT = {
     Handling.SUMMARY: "Told in the summary",
-    Handling.INBOX: "In the inbox only, as it is set",
+    Handling.INBOX: "In the inbox only",
     Handling.PLAN: "Not sent at once on this plan: told in the summary if the plan has one",
     Handling.NOBODY: "Told to nobody: no channel and no recipient takes it",
 }
 
 
 def scope_in_words(alert: Alert) -> str:
-    """What it is about: the name of a limit, one endpoint or model, or the whole workspace; else its kind says it."""
+    """What it is about: a limit and its scope, one endpoint or model, or the whole workspace; else its kind says it."""
     if "name" in alert.facts:
-        return str(alert.facts["name"])
+        return with_scope(alert.facts["name"], alert.facts.get("scope", ""))
     drill = alert.facts.get("drill") or {}
     if drill:
         return ", ".join(f"{name.capitalize()} {value}" for name, value in drill.items())

@@ -11,6 +11,7 @@ from ingest.drivers import LABELS, MEANINGS, Change, explain_change
 from ingest.models import WorkspacePolicy
 from ingest.ranges import DayRange, day_range
 from ingest.report_filters import ALL, DRILL_PARAMETERS, PARAMETERS
+from ingest.scopes import WORKSPACE_WIRE_NAME
 from ingest.selectors import Slice
 from ingest.snapshots import snapshot
 from opsmeter_site.lib import formats
@@ -26,6 +27,8 @@ SPEND_KINDS = frozenset(
         AlertKind.SPENDER_OVER,
     }
 )
+# Parameters of the investigate page by which sums can be narrowed.
+_SLICED = {**DRILL_PARAMETERS, "env": "environment"}
 _WEEK = timedelta(days=7)
 _INSTANT = timedelta(microseconds=1)
 
@@ -53,7 +56,7 @@ def what_changed(alert: Alert, policy: WorkspacePolicy, zone: ZoneInfo, now: dat
             change = explain_change(
                 reports.cells(policy.workspace_id, before, where), reports.cells(policy.workspace_id, days, where)
             )
-        sentence = _sentence(change, words)
+        sentence = f"{_scope_note(alert)}{_sentence(change, words)}"
     first, last = _local_days(alert, zone)
     shown = {
         "range": "custom",
@@ -69,12 +72,18 @@ def what_changed(alert: Alert, policy: WorkspacePolicy, zone: ZoneInfo, now: dat
 def _drill(alert: Alert) -> dict[str, str]:
     """Parameters that the investigate page knows."""
     drill = alert.facts.get("drill") or {}
-    return {name: str(value) for name, value in drill.items() if name in (*PARAMETERS, "by") and value}
+    return {name: str(value) for name, value in drill.items() if name in (*PARAMETERS, "by", "env") and value}
 
 
 def _dimensions(alert: Alert) -> dict[str, tuple[str, ...]]:
     drill = _drill(alert)
-    return {dimension: (drill[name],) for name, dimension in DRILL_PARAMETERS.items() if name in drill}
+    return {dimension: (drill[name],) for name, dimension in _SLICED.items() if name in drill}
+
+
+def _scope_note(alert: Alert) -> str:
+    """Says so where the figures are those of more than the alert is about: sums know some dimensions only."""
+    is_of_part = alert.facts.get("scope_kind", WORKSPACE_WIRE_NAME) != WORKSPACE_WIRE_NAME
+    return "In the whole workspace: " if is_of_part and not _dimensions(alert) else ""
 
 
 # --- The window and the one before it ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`./opsmeter bench [ingest|batch|memory|pages|alerts|webhooks|chaos|summaries]`: run one, or all short ones."""
+"""`./opsmeter bench [name]`: run one, or all short ones."""
 
 import argparse
 import os
@@ -15,11 +15,12 @@ django.setup()
 
 from django.core.management import call_command
 
-from bench import alerts, batch, chaos, ingest, memory, pages, summaries, webhooks
+from bench import alerts, asks, batch, chaos, ingest, memory, pages, repricing, summaries, webhooks
 from bench.load import LoadError
 
 BENCHMARKS = {
     "ingest": ingest.run,
+    "asks": asks.run,
     "batch": batch.run,
     "memory": memory.run,
     "pages": pages.run,
@@ -27,17 +28,19 @@ BENCHMARKS = {
     "webhooks": webhooks.run,
     "summaries": summaries.run,
     "chaos": chaos.run,
+    "repricing": repricing.run,
 }
 # These take minutes, and run by name only.
-LONG = {"summaries", "chaos"}
+LONG = {"summaries", "chaos", "repricing"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./opsmeter bench", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="default: all but summaries and chaos")
+    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="default: all but the long ones")
     parser.add_argument("--seconds", type=int, default=6, help="duration of one measurement (default: 6)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each thing is measured, in turn (default: 3)")
     parser.add_argument("--workspaces", type=int, default=10_000, help="of the summaries (default: 10,000)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the re-pricing (default: 1,000,000)")
     options = parser.parse_args()
     call_command("migrate", verbosity=0)
     call_command("import_prices", verbosity=0)

@@ -133,7 +133,7 @@ def _paced(number: int, seconds: int) -> Iterator[int]:
 def post_event(connection: http.client.HTTPConnection, opened: OpenedWorkspace, *, tokens: int) -> None:
     """Send one event. Raises `LoadError` unless it is stored."""
     event = {
-        "externalRequestId": f"bench-{next(_numbers)}",
+        "externalRequestId": f"live-{next(_numbers)}",
         "provider": "openai",
         "model": "gpt-4o-mini",
         "inputTokens": tokens,

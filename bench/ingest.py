@@ -6,10 +6,20 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.load import Measured, granian, gunicorn, open_limited_workspace, write_keys, wrk
+from bench.load import (
+    SCOPED_LIMITS,
+    Measured,
+    granian,
+    gunicorn,
+    open_limited_workspace,
+    set_scoped_limits,
+    write_keys,
+    wrk,
+)
 
 WORKSPACES = 200
 HOT, MANY = "one hot workspace", f"{WORKSPACES} workspaces"
+BUDGETED = f"one hot workspace, {SCOPED_LIMITS} budgets"
 EMPTY, GTHREAD = "empty view, same server", "empty view, gunicorn gthread"
 BARE, BARE_GTHREAD = "empty view, bare Django project", "the same, gunicorn gthread"
 
@@ -26,8 +36,12 @@ def run(options: argparse.Namespace) -> None:
         opened = [open_limited_workspace(f"Bench {number}") for number in range(WORKSPACES)]
         one = str(write_keys(Path(folder) / "one", opened[:1]))
         all_of_them = str(write_keys(Path(folder) / "many", opened))
+        budgeted = open_limited_workspace("Bench budgets")
+        set_scoped_limits(budgeted)
+        with_budgets = str(write_keys(Path(folder) / "budgets", [budgeted]))
         measure: dict[str, Callable[[int], Measured]] = {
             HOT: lambda seconds: wrk(product.url, seconds, "events.lua", one),
+            BUDGETED: lambda seconds: wrk(product.url, seconds, "events.lua", with_budgets),
             MANY: lambda seconds: wrk(product.url, seconds, "events.lua", all_of_them),
             EMPTY: lambda seconds: wrk(f"{product.url}/empty", seconds),
             GTHREAD: lambda seconds: wrk(f"{gthread.url}/empty", seconds),
@@ -50,4 +64,5 @@ def _report(results: dict[str, list[Measured]]) -> None:
     for name, per_second in rate.items():
         ratios = f"{per_second / rate[EMPTY]:9.2f}{per_second / rate[GTHREAD]:11.2f}{per_second / rate[BARE]:9.2f}"
         print(f"{name:38}{per_second:12,.0f}{p99[name]:9.1f}{ratios}")
+    print(f"{BUDGETED} ÷ {HOT}: {rate[BUDGETED] / rate[HOT]:.2f}")
     print(f"{HOT} ÷ {MANY}: {rate[HOT] / rate[MANY]:.2f}")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from billing.services import OpenedWorkspace, open_workspace
 from budgets.services import update_budget_settings
+from ingest.services import LimitSpec, put_limit
 
 HERE = Path(__file__).parent
 CONNECTIONS = 64
@@ -26,6 +27,7 @@ THREADS = 64
 REQUESTS = 10**9
 PER_MINUTE = 10**9
 BUDGET_USD = Decimal(10_000_000)
+SCOPED_LIMITS = 50
 
 
 class LoadError(Exception):
@@ -57,6 +59,27 @@ def open_limited_workspace(name: str) -> OpenedWorkspace:
         enforcement="hard",
     )
     return opened
+
+
+def set_scoped_limits(opened: OpenedWorkspace) -> None:
+    """`SCOPED_LIMITS` hard-stop budgets, on all scopes of wrk's events, that no run reaches."""
+    scopes = [("tenant_id", "acme"), ("model", "gpt-4o-mini"), ("user_id", ""), ("endpoint_tag", "")]
+    scopes += [("endpoint_tag", f"chat.{number}") for number in range(7)]
+    scopes += [("user_id", f"user-{number}") for number in range(SCOPED_LIMITS - len(scopes))]
+    for number, (kind, value) in enumerate(scopes):
+        spec = LimitSpec(
+            source_id=f"bench-{number}",
+            name=f"Bench {number}",
+            measure="usd",
+            period="day" if number % 2 else "month",
+            amount=BUDGET_USD,
+            thresholds=(Decimal("0.5"), Decimal("0.8"), Decimal(1)),
+            enforce=True,
+            scope_kind=kind,
+            scope_value=value,
+            is_each_value=not value,
+        )
+        put_limit(opened.workspace.id, "bench", spec)
 
 
 def write_keys(path: Path, opened: list[OpenedWorkspace]) -> Path:

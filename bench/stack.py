@@ -30,7 +30,7 @@ class Stack:
         self.running: dict[str, Running] = {}
         self.port = free_port(HOST)
         self.url = f"http://{HOST}:{self.port}"
-        options = UpOptions(HOST, self.port, 2, folder.path, demo=False, ready_file=None)
+        options = UpOptions(HOST, self.port, 2, folder.path, demo=False, billing_sandbox=False, ready_file=None)
         environment = dict(os.environ) | {"PROMETHEUS_MULTIPROC_DIR": str(empty_metrics_folder(folder))}
         if own_redis:
             environment["REDIS_URL"] = self._start_redis(folder)
@@ -84,7 +84,7 @@ def stack(*, own_redis: bool = False) -> Iterator[Stack]:
 
 def wait_served(running: Stack) -> None:
     """Wait until the web server answers that everything is there."""
-    wait_until(lambda: is_served(HOST, running.port), _START_SECONDS, "The server did not start.")
+    wait_until(lambda: is_served(HOST, running.port, "/readyz"), _START_SECONDS, "The server did not start.")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, otherwise: str) -> float:

@@ -69,7 +69,7 @@ def plan_usage(workspace: Workspace, now: datetime) -> PlanUsage:
     window = window_of(Period.MONTH, now)
     of_month = {"workspace": workspace, "measure": Measure.REQUESTS, "period": Period.MONTH}
     limit = Limit.objects.filter(**of_month, source=LIMIT_SOURCE).values_list("amount", flat=True).first()
-    meters = Meter.objects.filter(**of_month, period_start=window.start).values_list("value", flat=True)
+    meters = Meter.objects.filter(**of_month, scope_kind="", period_start=window.start).values_list("value", flat=True)
     policy = WorkspacePolicy.objects.get(workspace=workspace)
     return PlanUsage(
         requests=int(meters.first() or 0),

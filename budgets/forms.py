@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 from django import forms
 from django.core.exceptions import ValidationError
 
+from budgets.budget_checks import LIMIT_DECIMALS, MAX_LIMIT_USD
 from budgets.changes import version_of
 from budgets.models import BudgetSettings, Enforcement
 from budgets.selectors import BudgetValues, budget_values
-from budgets.services import LIMIT_DECIMALS, MAX_LIMIT_USD
 from ingest.models import DataMode
 from opsmeter_site.lib.formats import usd_exact
 from opsmeter_site.lib.wire import plain_number
@@ -86,17 +86,17 @@ class PercentField(forms.DecimalField):
 
 
 class LimitField(forms.DecimalField):
-    """USD, or nothing for no limit."""
+    """USD above 0; nothing, where that is allowed, for no limit."""
 
     default_error_messages: ClassVar[dict[str, Any]] = {
         "invalid": "Enter a number of USD, such as 50 or 12.50.",
         "range": f"Must be above 0 and at most {MAX_LIMIT_USD:,}.",
     }
 
-    def __init__(self, **wanted: Any) -> None:
+    def __init__(self, *, required: bool = False, **wanted: Any) -> None:
         # A number input would lose what it cannot read, and with it what was typed.
         widget = forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off", "size": 12})
-        super().__init__(required=False, decimal_places=LIMIT_DECIMALS, widget=widget, **wanted)
+        super().__init__(required=required, decimal_places=LIMIT_DECIMALS, widget=widget, **wanted)
 
     def prepare_value(self, value: Any) -> Any:
         """Without the zeros that the database keeps; what somebody typed stays as it is."""

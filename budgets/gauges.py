@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 from django.utils.safestring import SafeString
 
-from budgets.forecast import MIN_DAYS, Forecast
+from budgets.day_rule import MIN_DAYS
+from budgets.forecast import Forecast
 from budgets.selectors import BudgetStatus, WorkspaceStatus
 from opsmeter_site.lib import charts
 from opsmeter_site.lib.formats import usd

@@ -7,10 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from budgets.models import Budget, BudgetPeriod, BudgetSettings, Enforcement
 from ingest.limits import is_over, utilization
 from ingest.models import DataMode, Limit, Measure, Meter, WorkspacePolicy
+from ingest.standings import with_standing
 from opsmeter_site.lib.errors import NotFound
 from opsmeter_site.lib.periods import Period, Window, window_of
 
@@ -132,6 +134,9 @@ def workspace_status(workspace_id: UUID, now: datetime) -> WorkspaceStatus:
 
 def _snapshot(workspace_id: UUID, now: datetime) -> dict[str, Any] | None:
     plan_limit = _limits(Measure.REQUESTS, Period.MONTH)
+    # As they are enforced: raises, estimates and adjustments included.
+    daily: Any = with_standing(_limits(Measure.USD, Period.DAY), now)
+    monthly: Any = with_standing(_limits(Measure.USD, Period.MONTH), now)
     rows = (
         WorkspacePolicy.objects.filter(workspace_id=workspace_id)
         .annotate(
@@ -139,10 +144,10 @@ def _snapshot(workspace_id: UUID, now: datetime) -> dict[str, Any] | None:
             plan_limit=Subquery(plan_limit.values("amount")[:1]),
             plan_is_enforced=Subquery(plan_limit.values("enforce")[:1]),
             request_count=_meter(Measure.REQUESTS, Period.MONTH, now),
-            daily_limit=Subquery(_limits(Measure.USD, Period.DAY).values("amount")[:1]),
-            daily_spend=_meter(Measure.USD, Period.DAY, now),
-            monthly_limit=Subquery(_limits(Measure.USD, Period.MONTH).values("amount")[:1]),
-            monthly_spend=_meter(Measure.USD, Period.MONTH, now),
+            daily_limit=Subquery(daily.values("amount_now")[:1]),
+            daily_spend=Coalesce(Subquery(daily.values("used")[:1]), _meter(Measure.USD, Period.DAY, now)),
+            monthly_limit=Subquery(monthly.values("amount_now")[:1]),
+            monthly_spend=Coalesce(Subquery(monthly.values("used")[:1]), _meter(Measure.USD, Period.MONTH, now)),
         )
         .values()
     )
@@ -153,7 +158,7 @@ def _snapshot(workspace_id: UUID, now: datetime) -> dict[str, Any] | None:
 def _limits(measure: Measure, period: Period) -> QuerySet[Limit]:
     """The workspace's limits of one kind, the tightest first."""
     return Limit.objects.filter(
-        workspace_id=OuterRef("workspace_id"), measure=measure.value, period=period.value
+        workspace_id=OuterRef("workspace_id"), measure=measure.value, period=period.value, scope_kind=""
     ).order_by("amount")
 
 
@@ -162,13 +167,14 @@ def _meter(measure: Measure, period: Period, now: datetime) -> Subquery:
         workspace_id=OuterRef("workspace_id"),
         measure=measure.value,
         period=period.value,
+        scope_kind="",
         period_start=window_of(period, now).start,
     )
     return Subquery(meters.values("value")[:1])
 
 
 def _budget_limit(period: BudgetPeriod) -> Subquery:
-    budgets = Budget.objects.filter(workspace_id=OuterRef("workspace_id"), period=period.value)
+    budgets = Budget.objects.filter(workspace_id=OuterRef("workspace_id"), scope_kind="", period=period.value)
     return Subquery(budgets.values("limit_usd")[:1])
 
 

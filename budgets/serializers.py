@@ -6,9 +6,9 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from budgets.budget_checks import MAX_LIMIT_USD
 from budgets.models import Enforcement
 from budgets.selectors import DEFAULT_WARNING_THRESHOLD
-from budgets.services import MAX_LIMIT_USD
 from ingest.models import DataMode
 from opsmeter_site.lib.openapi import UsdField, UtcTimeField
 from opsmeter_site.lib.strict import StrictChoiceField, StrictSerializer

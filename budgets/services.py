@@ -10,20 +10,17 @@ from typing import Any, TypedDict, Unpack
 
 from django.db import transaction
 
-from budgets.models import Budget, BudgetPeriod, BudgetSettings, Enforcement
+from budgets.budget_checks import LIMIT_DECIMALS, MAX_LIMIT_USD, THRESHOLD_DECIMALS, number_errors
+from budgets.limit_specs import SOURCE, limit_spec
+from budgets.models import WORKSPACE_NAMES, Budget, BudgetPeriod, BudgetSettings, Enforcement
 from budgets.selectors import BudgetValues, budget_values
 from ingest.limits import OVER
-from ingest.models import DataMode, Measure, WorkspacePolicy
-from ingest.services import LimitSpec, lock_ledger, replace_limits, set_budget_policy
+from ingest.models import DataMode, WorkspacePolicy
+from ingest.services import drop_limit, lock_ledger, put_limit, set_budget_policy
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput, NotFound
 from workspaces.models import User, Workspace
 from workspaces.services import record_audit
-
-SOURCE = "budgets"
-MAX_LIMIT_USD = Decimal(10_000_000)
-LIMIT_DECIMALS = 12
-THRESHOLD_DECIMALS = 4
 
 _FIELD_OF_PERIOD = {BudgetPeriod.DAY: "daily_limit_usd", BudgetPeriod.MONTH: "monthly_limit_usd"}
 
@@ -57,10 +54,11 @@ def update_budget_settings(
     _refuse_invalid(new)
     if new == old:
         return old
-    budgets, settings = _store(workspace, new)
+    budgets = _store(workspace, new)
     # The policy first: a change of the counted data modes rebuilds the meters that the new limits are held against.
     set_budget_policy(workspace.pk, observe_mode=new.observe_mode, counted_data_modes=new.counted_data_modes)
-    replace_limits(workspace.pk, SOURCE, [_limit_spec(budget, settings) for budget in budgets])
+    for budget in budgets:
+        put_limit(workspace.pk, SOURCE, limit_spec(budget))
     record_audit(
         "budgets.changed",
         workspace=workspace,
@@ -81,25 +79,15 @@ def _with_sorted_modes(changes: BudgetChanges) -> dict[str, Any]:
 
 def _refuse_invalid(values: BudgetValues) -> None:
     errors = [
-        *_number_errors("daily_limit_usd", values.daily_limit_usd, MAX_LIMIT_USD, LIMIT_DECIMALS),
-        *_number_errors("monthly_limit_usd", values.monthly_limit_usd, MAX_LIMIT_USD, LIMIT_DECIMALS),
-        *_number_errors("warning_threshold_ratio", values.warning_threshold_ratio, OVER, THRESHOLD_DECIMALS),
+        *number_errors("daily_limit_usd", values.daily_limit_usd, MAX_LIMIT_USD, LIMIT_DECIMALS),
+        *number_errors("monthly_limit_usd", values.monthly_limit_usd, MAX_LIMIT_USD, LIMIT_DECIMALS),
+        *number_errors("warning_threshold_ratio", values.warning_threshold_ratio, OVER, THRESHOLD_DECIMALS),
         *_mode_errors(values.counted_data_modes),
     ]
     if values.enforcement not in Enforcement.values:
         errors.append(FieldError("enforcement", f"Must be one of: {', '.join(Enforcement.values)}."))
     if errors:
         raise InvalidInput(f"{errors[0].field}: {errors[0].message}", errors=errors)
-
-
-def _number_errors(field: str, value: Decimal | None, maximum: Decimal, decimals: int) -> Iterator[FieldError]:
-    if value is None:
-        return
-    # The order matters: NaN cannot be compared.
-    if not value.is_finite() or not 0 < value <= maximum:
-        yield FieldError(field, f"Must be a number above 0 and at most {maximum:,}.")
-    elif value != round(value, decimals):
-        yield FieldError(field, f"At most {decimals} decimals.")
 
 
 def _mode_errors(modes: Sequence[str]) -> Iterator[FieldError]:
@@ -111,40 +99,32 @@ def _mode_errors(modes: Sequence[str]) -> Iterator[FieldError]:
         yield FieldError("counted_data_modes", f"Each must be one of: {', '.join(DataMode.values)}.")
 
 
-def _store(workspace: Workspace, values: BudgetValues) -> tuple[list[Budget], BudgetSettings]:
+def _store(workspace: Workspace, values: BudgetValues) -> list[Budget]:
     """Make the rows say what `values` say; a budget that exists keeps its id, and with it its crossings."""
     budgets = []
+    warning = values.warning_threshold_ratio
     for period, field in _FIELD_OF_PERIOD.items():
         limit = getattr(values, field)
         if limit is None:
-            Budget.objects.filter(workspace=workspace, period=period).delete()
-        else:
-            budget, _ = Budget.objects.update_or_create(
-                workspace=workspace, period=period, defaults={"limit_usd": limit}
-            )
-            budgets.append(budget)
-    settings, _ = BudgetSettings.objects.update_or_create(
+            for gone in Budget.objects.filter(workspace=workspace, scope_kind="", period=period):
+                drop_limit(workspace.pk, SOURCE, str(gone.pk))
+                gone.delete()
+            continue
+        budget = Budget.objects.filter(workspace=workspace, scope_kind="", period=period).first() or Budget(
+            workspace=workspace, period=period, name=WORKSPACE_NAMES[period]
+        )
+        budget.limit_usd = limit
+        budget.enforcement = values.enforcement
+        budget.thresholds = [] if warning == OVER else [warning]
+        budget.end_useless_raise()
+        budget.updated_at = utc_now()
+        budget.save()
+        budgets.append(budget)
+    BudgetSettings.objects.update_or_create(
         workspace=workspace,
-        defaults={
-            "warning_threshold_ratio": values.warning_threshold_ratio,
-            "enforcement": values.enforcement,
-            "updated_at": utc_now(),
-        },
+        defaults={"warning_threshold_ratio": warning, "enforcement": values.enforcement, "updated_at": utc_now()},
     )
-    return budgets, settings
-
-
-def _limit_spec(budget: Budget, settings: BudgetSettings) -> LimitSpec:
-    warning = settings.warning_threshold_ratio
-    return LimitSpec(
-        source_id=str(budget.pk),
-        name=budget.name,
-        measure=Measure.USD.value,
-        period=budget.period,
-        amount=budget.limit_usd,
-        thresholds=(OVER,) if warning == OVER else (warning, OVER),
-        enforce=settings.enforcement == Enforcement.HARD,
-    )
+    return budgets
 
 
 def _for_audit(values: BudgetValues) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from ingest import admin_limits, admin_prices, admin_summaries, admin_work
+from ingest import admin_leases, admin_limits, admin_prices, admin_repricing, admin_summaries, admin_work
 from ingest.admin_facts import LargeTableAdmin, usd
 from ingest.models import Event, Meter, Refusal, Rollup
 
-__all__ = ["admin_limits", "admin_prices", "admin_summaries", "admin_work"]
+__all__ = ["admin_leases", "admin_limits", "admin_prices", "admin_repricing", "admin_summaries", "admin_work"]
 
 
 class PricedFilter(admin.SimpleListFilter):
@@ -75,13 +75,17 @@ class EventAdmin(LargeTableAdmin):
         (
             "Cost",
             {
-                "fields": ("cost_usd", "price", "reported_cost_usd"),
-                "description": "Priced when it arrived; later changes of prices do not touch it.",
+                "fields": (
+                    ("cost_usd", "price"),
+                    ("charged_cost_usd", "charged_price", "repricing"),
+                    "reported_cost_usd",
+                ),
+                "description": "Priced when it arrived; only a re-pricing changes it, and keeps what was charged.",
             },
         ),
         ("Sender", {"fields": ("api_key_id", ("user_id", "tenant_id", "feature_tag"), "metadata", "fingerprint")}),
     )
-    readonly_fields = ("price",)
+    readonly_fields = ("price", "charged_price", "repricing")
 
     @admin.display(description="tokens in / out")
     def tokens(self, event: Event) -> str:
@@ -94,10 +98,22 @@ class EventAdmin(LargeTableAdmin):
 
     @admin.display(description="price row", empty_value="unpriced")
     def price(self, event: Event) -> Any:
-        if event.price_id is None:
-            return None
-        address = reverse("admin:ingest_modelprice_change", args=[event.price_id])
-        return format_html('<a href="{}">price {}</a>', address, event.price_id)
+        return _link("modelprice", "price", event.price_id)
+
+    @admin.display(description="price row at first", empty_value="-")
+    def charged_price(self, event: Event) -> Any:
+        return _link("modelprice", "price", event.charged_price_id)
+
+    @admin.display(description="re-priced by", empty_value="nobody")
+    def repricing(self, event: Event) -> Any:
+        return _link("repricing", "re-pricing", event.repricing_id)
+
+
+def _link(model: str, word: str, pk: int | None) -> Any:
+    """To the page of a row; None without one."""
+    if pk is None:
+        return None
+    return format_html('<a href="{}">{} {}</a>', reverse(f"admin:ingest_{model}_change", args=[pk]), word, pk)
 
 
 class _SumsAdmin(LargeTableAdmin):

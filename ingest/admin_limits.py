@@ -37,19 +37,36 @@ class StandingFilter(admin.SimpleListFilter):
 class LimitAdmin(WorkspaceFilterMixin, FactsAdmin):
     """Set by the plan (Workspace plans) or by budgets (Budget settings), and changed there."""
 
-    list_display = ("name", "workspace", "measure", "period", "limit", "used", "standing", "enforce", "updated_at")
-    list_filter = (StandingFilter, WorkspaceFilter, "measure", "period", "enforce", "source")
-    search_fields = ("workspace__name", "workspace__slug", "workspace__id", "name")
-    search_help_text = "The workspace's name, slug or id, or the limit's name."
+    list_display = (
+        "name",
+        "workspace",
+        "measure",
+        "scope",
+        "period",
+        "limit",
+        "used",
+        "standing",
+        "enforce",
+        "updated_at",
+    )
+    list_filter = (StandingFilter, WorkspaceFilter, "measure", "period", "scope_kind", "enforce", "source")
+    search_fields = ("workspace__name", "workspace__slug", "workspace__id", "name", "scope_value", "source_id")
+    search_help_text = "The workspace's name, slug or id, or the limit's name, value or the id of its budget."
     date_hierarchy = "updated_at"
     ordering = ("-updated_at",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Limit]:
         return with_standing(super().get_queryset(request), utc_now())
 
-    @admin.display(description="amount", ordering="amount")
+    @admin.display(description="scope", ordering="scope_kind")
+    def scope(self, limit: Limit) -> str:
+        if not limit.scope_kind:
+            return "whole workspace"
+        return f"{limit.get_scope_kind_display()} {limit.scope_value or '(each)'}"
+
+    @admin.display(description="amount in force", ordering="amount")
     def limit(self, limit: Limit) -> str:
-        return usd(limit.amount)
+        return usd(limit.amount_at(utc_now()))
 
     @admin.display(description="used now", ordering="used")
     def used(self, limit: Any) -> str:
@@ -62,7 +79,17 @@ class LimitAdmin(WorkspaceFilterMixin, FactsAdmin):
 
 @admin.register(LimitCrossing)
 class LimitCrossingAdmin(FactsAdmin):
-    list_display = ("limit", "workspace", "period_start", "threshold", "amount", "value", "crossed_at", "claimed_at")
+    list_display = (
+        "limit",
+        "workspace",
+        "whose",
+        "period_start",
+        "threshold",
+        "amount",
+        "value",
+        "crossed_at",
+        "claimed_at",
+    )
     list_filter = ("limit__measure", "limit__period", "threshold", ("claimed_at", admin.EmptyFieldListFilter))
     list_select_related = ("limit__workspace",)
     search_fields = ("limit__workspace__name", "limit__workspace__slug", "limit__workspace__id")
@@ -70,6 +97,10 @@ class LimitCrossingAdmin(FactsAdmin):
     date_hierarchy = "crossed_at"
     ordering = ("-crossed_at",)
     show_full_result_count = False
+
+    @admin.display(description="value of the scope")
+    def whose(self, crossing: LimitCrossing) -> str:
+        return crossing.scope_value or crossing.limit.scope_value or "–"
 
     @admin.display(description="workspace")
     def workspace(self, crossing: LimitCrossing) -> str:

@@ -1,4 +1,4 @@
-"""Raw rows against roll-ups, roll-ups against meters: does the ledger agree with itself? And its repair.
+"""Raw rows against roll-ups, both against meters, leases against holds: does the ledger agree with itself? And repair.
 
 An audit reads one snapshot, so it is right while ingest goes on, and blocks nobody.
 """
@@ -13,10 +13,12 @@ import structlog
 from django.db import Error, connection, transaction
 from django.db.models import F
 
-from ingest import meters
+from ingest import meters, scoped_meters
 from ingest.models import LedgerAudit, LedgerCoverage, WorkspacePolicy
 from ingest.rollups import AGGREGATES_SQL, BUCKET_SQL, DIMENSIONS_SQL, SUMS_SQL, rebuild_rollups
-from ingest.services import lock_ledger
+from ingest.scope_sums import SOURCES, expected_sql
+from ingest.scoped_meters import EXPECTED_HOLDS_SQL
+from ingest.services import lock_ledger, note_rewrite
 from opsmeter_site.lib.periods import to_wire
 
 logger = structlog.get_logger(__name__)
@@ -68,14 +70,48 @@ ORDER BY 1
 # A period without a meter row stands at zero.
 _COMPARE_METERS = f"""
 WITH {meters.EXPECTED_SQL}, stored AS (
-    SELECT measure, period, period_start, value
+    SELECT measure, period, period_start, value, unpriced_tokens
     FROM ingest_meter
-    WHERE workspace_id = %(workspace)s
+    WHERE workspace_id = %(workspace)s AND scope_kind = ''
         AND period_start >= CASE period WHEN 'day' THEN %(first_day)s::timestamptz ELSE %(first_month)s::timestamptz END
 )
-SELECT measure, period, period_start, coalesce(expected.value, 0), coalesce(stored.value, 0)
+SELECT measure, period, period_start, coalesce(expected.value, 0), coalesce(stored.value, 0),
+    coalesce(expected.unpriced_tokens, 0), coalesce(stored.unpriced_tokens, 0)
 FROM expected FULL JOIN stored USING (measure, period, period_start)
 ORDER BY period_start, period, measure
+"""  # noqa: S608 (only a constant is put in)
+
+# The meters of scopes are many: only how many, and those that differ.
+_COMPARE_SCOPED_METERS = """
+WITH {expected}, stored AS (
+    SELECT period, period_start, scope_kind AS kind, scope_value AS value, meter.value AS usd, unpriced_tokens AS tokens
+    FROM ingest_meter AS meter
+    WHERE workspace_id = %(workspace)s AND scope_kind = ANY(%(kinds)s) AND measure = 'usd'
+        AND period_start >= CASE period WHEN 'day' THEN %(first_day)s::timestamptz ELSE %(first_month)s::timestamptz END
+), compared AS MATERIALIZED (
+    SELECT period, period_start, coalesce(periods.usd, 0) AS expected_usd, coalesce(stored.usd, 0) AS usd,
+        coalesce(periods.tokens, 0) AS expected_tokens, coalesce(stored.tokens, 0) AS tokens, kind, value
+    FROM periods FULL JOIN stored USING (period, period_start, kind, value)
+), differing AS (
+    SELECT 'usd', compared.* FROM compared
+    WHERE (expected_usd, expected_tokens) IS DISTINCT FROM (usd, tokens)
+    ORDER BY period_start, period, kind, value
+)
+SELECT total.number, differing.* FROM (SELECT count(*) AS number FROM compared) AS total LEFT JOIN differing ON TRUE
+"""
+
+# A hold without leases is one of nothing.
+_COMPARE_HOLDS = f"""
+WITH expected AS ({EXPECTED_HOLDS_SQL}), stored AS (
+    SELECT scope_kind AS kind, scope_value AS value, expires_at, usd, unpriced_tokens AS tokens FROM ingest_hold
+    WHERE workspace_id = %(workspace)s AND expires_at > %(now)s
+)
+SELECT kind, value, expires_at, coalesce(expected.usd, 0), coalesce(stored.usd, 0), coalesce(expected.tokens, 0),
+    coalesce(stored.tokens, 0)
+FROM expected FULL JOIN stored USING (kind, value, expires_at)
+WHERE (coalesce(expected.usd, 0), coalesce(expected.tokens, 0))
+    <> (coalesce(stored.usd, 0), coalesce(stored.tokens, 0))
+ORDER BY expires_at, kind, value
 """  # noqa: S608 (only a constant is put in)
 
 # What makes a second row under the same id impossible; an index that was left invalid enforces nothing.
@@ -116,13 +152,39 @@ class RollupDrift:
 
 @dataclass(frozen=True, slots=True)
 class MeterDrift:
-    """A meter that is not the sum of its roll-ups; `expected` and `actual` in USD or requests."""
+    """A meter that is not the sum of its roll-ups or raw rows; `expected` and `actual` in USD or requests.
+
+    Of the whole workspace, if the scope is empty.
+    """
 
     measure: str
     period: str
     period_start: datetime
     expected: Decimal
     actual: Decimal
+    expected_unpriced_tokens: int
+    actual_unpriced_tokens: int
+    scope_kind: str = ""
+    scope_value: str = ""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the meter says what it must."""
+        expected = (self.expected, self.expected_unpriced_tokens)
+        return expected == (self.actual, self.actual_unpriced_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class HoldDrift:
+    """What is held until one second in one scope, if that is not the sum of its live leases. USD."""
+
+    scope_kind: str
+    scope_value: str
+    expires_at: datetime
+    expected: Decimal
+    actual: Decimal
+    expected_unpriced_tokens: int
+    actual_unpriced_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +201,19 @@ class LedgerReport:
     ids_are_unique: bool
     rollups: list[RollupDrift]
     meters: list[MeterDrift]
+    holds: list[HoldDrift]
 
     @property
     def is_exact(self) -> bool:
         """No difference of any kind."""
-        return self.ids_are_unique and not self.rollups and not self.meters
+        return self.ids_are_unique and not self.rollups and not self.meters and not self.holds
 
     @property
     def drift_usd(self) -> Decimal:
-        """The sizes of all differences in cost, added up, in USD."""
-        in_meters = (abs(row.expected - row.actual) for row in self.meters if row.measure == "usd")
-        return sum((abs(row.cost_usd) for row in self.rollups), Decimal(0)) + sum(in_meters, Decimal(0))
+        """The sizes of all differences in cost, spent or held, added up, in USD."""
+        in_usd = [abs(row.expected - row.actual) for row in self.meters if row.measure == "usd"]
+        in_usd += [abs(row.expected - row.actual) for row in self.holds]
+        return sum((abs(row.cost_usd) for row in self.rollups), Decimal(0)) + sum(in_usd, Decimal(0))
 
     @property
     def drift_requests(self) -> int:
@@ -173,6 +237,7 @@ class LedgerReport:
             "driftRequests": self.drift_requests,
             "rollups": [_to_json(asdict(row)) for row in self.rollups],
             "meters": [_to_json(asdict(row)) for row in self.meters],
+            "holds": [_to_json(asdict(row)) for row in self.holds],
         }
 
 
@@ -208,7 +273,7 @@ def audit_workspace(workspace_id: UUID, now: datetime) -> LedgerReport:
     """Compare the workspace's ledger with itself, store the result as its `LedgerAudit`, and answer it."""
     report = _compare(workspace_id, now)
     details = report.to_json()
-    for kind in ("rollups", "meters"):
+    for kind in ("rollups", "meters", "holds"):
         details[kind] = details[kind][:STORED_LINES]
     LedgerAudit.objects.update_or_create(
         workspace_id=workspace_id,
@@ -243,8 +308,10 @@ def _compare(workspace_id: UUID, now: datetime) -> LedgerReport:
         days = cursor.fetchall()
         cursor.execute(_COMPARE_METERS, meters.coverage_parameters(workspace_id, policy))
         periods = [MeterDrift(*row) for row in cursor.fetchall()]
+        scoped, scoped_drift = _compare_scoped_meters(cursor, policy)
         cursor.execute(_IDS_ARE_UNIQUE)
         (ids_are_unique,) = cursor.fetchone()
+        holds = _compare_holds(cursor, policy, now)
     return LedgerReport(
         workspace_id=workspace_id,
         slug=policy.workspace.slug,
@@ -252,15 +319,39 @@ def _compare(workspace_id: UUID, now: datetime) -> LedgerReport:
         since=since,
         events=sum(events for _day, events, *_differences in days),
         days=len(days),
-        periods=len(periods),
+        periods=len(periods) + scoped,
         ids_are_unique=ids_are_unique,
         rollups=[RollupDrift(day, *differences) for day, _events, *differences in days if differences[-1]],
-        meters=[row for row in periods if row.expected != row.actual],
+        meters=[row for row in periods if not row.is_exact] + scoped_drift,
+        holds=holds,
     )
 
 
+def _compare_scoped_meters(cursor: Any, policy: WorkspacePolicy) -> tuple[int, list[MeterDrift]]:
+    """How many meters of scopes there are in the periods that are stored from end to end, and those that differ.
+
+    What is stored now was there when a scope began to count: what retention has removed never comes back.
+    """
+    number = 0
+    drift: list[MeterDrift] = []
+    for kinds in SOURCES:
+        expected, parameters = expected_sql(policy.workspace_id, policy, kinds)
+        cursor.execute(_COMPARE_SCOPED_METERS.format(expected=expected), parameters)
+        rows = cursor.fetchall()
+        number += rows[0][0]
+        drift += [MeterDrift(*row) for _number, *row in rows if row[0] is not None]
+    return number, drift
+
+
+def _compare_holds(cursor: Any, policy: WorkspacePolicy, now: datetime) -> list[HoldDrift]:
+    if policy.leases_until is None or policy.leases_until <= now:
+        return []
+    cursor.execute(_COMPARE_HOLDS, {"workspace": policy.workspace_id, "counted": policy.counted_data_modes, "now": now})
+    return [HoldDrift(*row) for row in cursor.fetchall()]
+
+
 def repair_ledger(workspace_id: UUID) -> None:
-    """Make the workspace's roll-ups again from its raw rows, an hour at a time, then its meters from the roll-ups.
+    """Make the workspace's roll-ups again from its raw rows, an hour at a time, then its meters and holds.
 
     What has outlived its source is kept. Ingest waits for an hour's worth at most; may be killed and run again.
     """
@@ -272,7 +363,11 @@ def repair_ledger(workspace_id: UUID) -> None:
             lock_ledger(workspace_id)
             rebuild_rollups(workspace_id, start, since)
     with transaction.atomic(durable=True):
-        meters.rebuild(workspace_id, lock_ledger(workspace_id))
+        policy = lock_ledger(workspace_id)
+        meters.rebuild(workspace_id, policy)
+        scoped_meters.rebuild(workspace_id, policy)
+        scoped_meters.rebuild_holds(workspace_id, policy)
+        note_rewrite(workspace_id)
 
 
 def _next_moment(workspace_id: UUID, since: datetime) -> datetime | None:

@@ -12,9 +12,11 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from ingest import meters
-from ingest.models import DataMode, LedgerCoverage, WorkspacePolicy
+from ingest.models import DataMode, LedgerCoverage, ScopeKind, WorkspacePolicy
 from ingest.rollups import AGGREGATES_SQL, BUCKET_SQL
-from ingest.services import lock_ledger
+from ingest.scope_sums import TOKENS_SQL, is_metered_sql, scopes_sql
+from ingest.scopes import ROLLED_UP
+from ingest.services import lock_ledger, note_rewrite
 from ingest.staleness import mark_stale_sql
 from workspaces.models import ApiKey, User, Workspace
 from workspaces.services import record_audit
@@ -49,6 +51,8 @@ ORDER BY 1
 _MARK_STALE = mark_stale_sql(
     "(SELECT DISTINCT %(workspace)s::uuid AS workspace_id, bucket_start AS moment FROM {relation})"
 )
+
+_HAS_METERS = f"(scope.kind = '' OR {is_metered_sql('scope.kind', 'scope.value')})"
 
 # Deletes rows and takes exactly these out of the roll-ups, some of which may have expired. The inner LIMIT keeps the
 # planner from joining all of the workspace's rows: each quarter hour is one look-up in the index.
@@ -95,7 +99,11 @@ WITH gone AS (
 ), marked AS (
     {_MARK_STALE.format(relation="summed")}
 )
-SELECT date_trunc('day', bucket_start, 'UTC'), sum(requests)::bigint, sum(cost_usd) FROM summed GROUP BY 1
+SELECT scope.kind, scope.value, date_trunc('day', occurred_at, 'UTC'), count(*), coalesce(sum(cost_usd), 0),
+    coalesce(sum({TOKENS_SQL}) FILTER (WHERE cost_usd IS NULL), 0)::bigint
+FROM gone CROSS JOIN LATERAL {scopes_sql(ScopeKind.values)}
+WHERE {_HAS_METERS}
+GROUP BY 1, 2, 3
 """  # noqa: S608 (only constants are put in)
 
 _DELETE_EMPTY_ROLLUPS = """
@@ -104,16 +112,21 @@ WHERE workspace_id = %(workspace)s AND bucket_start = ANY(%(buckets)s::timestamp
     AND requests <= 0
 """
 
+# Their users, tenants and keys are not known any more: meters of these keep what they say of such periods.
 _DELETE_OUTLIVED_ROLLUPS = f"""
 WITH gone AS (
     DELETE FROM ingest_rollup
     WHERE workspace_id = %(workspace)s AND bucket_start = ANY(%(buckets)s::timestamptz[]) AND data_mode = %(mode)s
-    RETURNING bucket_start, requests, cost_usd
+    RETURNING *
 ), marked AS (
     {_MARK_STALE.format(relation="gone")}
 )
-SELECT date_trunc('day', bucket_start, 'UTC'), sum(requests)::bigint, sum(cost_usd) FROM gone GROUP BY 1
-"""  # noqa: S608 (only a constant is put in)
+SELECT scope.kind, scope.value, date_trunc('day', bucket_start, 'UTC'), sum(requests)::bigint, sum(cost_usd),
+    coalesce(sum({TOKENS_SQL}) FILTER (WHERE NOT is_priced), 0)::bigint
+FROM gone CROSS JOIN LATERAL {scopes_sql(ROLLED_UP)}
+WHERE {_HAS_METERS}
+GROUP BY 1, 2, 3
+"""  # noqa: S608 (only constants are put in)
 
 
 def delete_rows(workspace_id: UUID, data_mode: str, *, created_by_id: int | None, acting_user: User | None) -> int:
@@ -191,9 +204,14 @@ def _delete_chunk(workspace_id: UUID, data_mode: str, keys: list[int] | None, bu
 
 
 def _take_out(statement: str, where: dict[str, Any], policy: WorkspacePolicy) -> int:
-    """Run a deleting statement that returns sums by day, take these out of the meters, answer the number of events."""
+    """Run a deleting statement that returns sums by scope and day; take these out of the meters.
+
+    Answers the number of events.
+    """
     with connection.cursor() as cursor:
         cursor.execute(statement, where)
         gone = [meters.Usage(*row) for row in cursor.fetchall()]
-    meters.subtract(where["workspace"], policy, where["mode"], gone)
-    return sum(item.requests for item in gone)
+    if gone:
+        meters.subtract(where["workspace"], policy, where["mode"], gone)
+        note_rewrite(where["workspace"])
+    return sum(item.requests for item in gone if not item.scope_kind)

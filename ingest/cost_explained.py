@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from ingest.models import Event, ModelPrice
+from ingest.models import Event, ModelPrice, Repricing
 from ingest.price_book import Explanation
 from ingest.price_names import Rule
 from ingest.price_tables import Price, Rates
@@ -50,15 +50,19 @@ class Charge:
 
 def charge_of(event: Event) -> Charge | None:
     """The sum behind the event's cost, from the price row that it names; None if it is unpriced or the row is gone."""
-    found = next(price_rows(ModelPrice.objects.filter(pk=event.price_id)), None) if event.price_id else None
-    if found is None:
+    price = _price_of(event.price_id)
+    if price is None:
         return None
-    price, _ = found
     lines = _lines(event, price)
     exact_sum = Decimal(0)
     for line in lines:
         exact_sum = EXACT.add(exact_sum, line.amount)
     return Charge(price, lines, exact_sum, to_ledger(exact_sum))
+
+
+def _price_of(price_id: int | None) -> Price | None:
+    rows = ModelPrice.objects.filter(pk=price_id) if price_id else ModelPrice.objects.none()
+    return next((price for price, _ in price_rows(rows)), None)
 
 
 def _lines(event: Event, price: Price) -> list[Line]:
@@ -96,3 +100,20 @@ def resolved_now(event: Event) -> Explanation:
         cache_write_tokens=event.cache_write_tokens,
         output_tokens=event.output_tokens,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AsCharged:
+    """What an event cost when it was stored: USD (None: it had no price), by which row; and what changed that last."""
+
+    cost_usd: Decimal | None
+    price: Price | None
+    repricing: Repricing | None
+
+
+def as_charged(event: Event) -> AsCharged | None:
+    """The cost and price before the first re-pricing; None if the event still costs what it was charged at first."""
+    if event.repricing_id is None:
+        return None
+    repricing = Repricing.objects.filter(pk=event.repricing_id).select_related("created_by").first()
+    return AsCharged(event.charged_cost_usd, _price_of(event.charged_price_id), repricing)

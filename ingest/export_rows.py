@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import BooleanField, Case, Count, ExpressionWrapper, F, Q, QuerySet, Sum, When
 
 from ingest.explorer import Cursor, Filters, find
 from ingest.models import Event, LedgerCoverage, Outcome, Rollup
@@ -65,6 +65,8 @@ _FACTS = {
     "api_key_id": "apiKeyId",
     "metadata": "metadata",
 }
+# Derived: the cost before any re-pricing, and whether there was one.
+_AS_CHARGED = {"as_charged_usd": "asChargedUsd", "was_repriced": "repriced"}
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     ExportWhat.REQUESTS: (
         "occurredAtUtc",
@@ -72,6 +74,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "timezone",
         "receivedAtUtc",
         *_FACTS.values(),
+        *_AS_CHARGED.values(),
     ),
     ExportWhat.QUARTER_HOURS: (
         "quarterHourUtc",
@@ -157,8 +160,11 @@ def _read_requests(wish: Wish, position: str, limit: int) -> Part:
         is_oldest_first=True,
         seconds=PART_SECONDS,
     )
-    events = Event.objects.filter(workspace_id=wish.workspace_id, pk__in=found.ids)
-    facts = events.order_by("occurred_at", "pk").values_list("occurred_at", "received_at", *_FACTS)
+    events = Event.objects.filter(workspace_id=wish.workspace_id, pk__in=found.ids).annotate(
+        as_charged_usd=Case(When(repricing_id=None, then=F("cost_usd")), default=F("charged_cost_usd")),
+        was_repriced=ExpressionWrapper(Q(repricing_id__isnull=False), output_field=BooleanField()),
+    )
+    facts = events.order_by("occurred_at", "pk").values_list("occurred_at", "received_at", *_FACTS, *_AS_CHARGED)
     rows = [
         (utc_text(occurred_at), local_text(occurred_at, wish.zone), wish.zone.key, utc_text(received_at), *rest)
         for occurred_at, received_at, *rest in facts

@@ -5,6 +5,7 @@ from prometheus_client import Counter, Histogram
 REQUESTS = Counter("opsmeter_ingest_requests_total", "Ingest requests by route and outcome.", ["route", "outcome"])
 EVENTS = Counter("opsmeter_ingest_events_total", "Events by outcome.", ["outcome"])
 UNPRICED = Counter("opsmeter_ingest_unpriced_events_total", "Events without a known price.")
+ASKS = Counter("opsmeter_ingest_asks_total", "Questions about calls to come, by kind and outcome.", ["kind", "outcome"])
 COMMIT_EVENTS = Histogram(
     "opsmeter_ingest_commit_events",
     "Events in one group commit.",

@@ -1,4 +1,7 @@
-"""Removing what a plan no longer keeps. Counters stay: expired rows were spent all the same."""
+"""Removing what a plan no longer keeps. Counters stay: expired rows were spent all the same.
+
+Those of scopes stay as long as roll-ups do.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +14,8 @@ from django.db.models import F, Q
 
 from ingest.models import LedgerCoverage, SpanLevel, SummarySpan, WorkspacePolicy
 from ingest.models.audits import first_raw_bucket
+from ingest.scope_sums import is_metered_sql
+from ingest.scoped_meters import FEW_METERS
 from ingest.services import lock_ledger
 from ingest.summaries import drop_spans
 from opsmeter_site.lib.periods import quarter_hour_of
@@ -47,6 +52,40 @@ DELETE FROM ingest_refusal WHERE workspace_id = %(workspace)s AND id = ANY(ARRAY
 ))
 """
 
+# Leases that are over are of use to people for a while; holds go with them.
+_LEASES_KEPT = timedelta(days=1)
+_DELETE_LEASES = """
+DELETE FROM ingest_lease WHERE workspace_id = %(workspace)s AND external_request_id = ANY(ARRAY(
+    SELECT external_request_id FROM ingest_lease WHERE workspace_id = %(workspace)s AND expires_at < %(before)s
+    ORDER BY expires_at LIMIT %(limit)s
+))
+"""
+_DELETE_HOLDS = """
+DELETE FROM ingest_hold WHERE workspace_id = %(workspace)s AND ctid = ANY(ARRAY(
+    SELECT ctid FROM ingest_hold WHERE workspace_id = %(workspace)s AND expires_at < %(before)s LIMIT %(limit)s
+))
+"""
+# Of scopes only: those of the whole workspace are few, and stay. Whoever prepares a scope may be deleting the same ones
+# and waits for the ledger with them.
+_DELETE_SCOPED_METERS = """
+DELETE FROM ingest_meter WHERE workspace_id = %(workspace)s AND ctid = ANY(ARRAY(
+    SELECT ctid FROM ingest_meter
+    WHERE workspace_id = %(workspace)s AND period_start < %(before)s AND scope_kind <> ''
+        AND period_start + CASE period WHEN 'day' THEN INTERVAL '1 day' ELSE INTERVAL '1 month' END <= %(before)s
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+))
+"""
+# Of scopes that no limit is set on any more. They are looked for without the lock, among all that are still needed.
+_IS_LEFT_OVER = (
+    f"workspace_id = %(workspace)s AND scope_kind <> '' AND NOT {is_metered_sql('scope_kind', 'scope_value')}"
+)
+_LEFT_OVER_METERS = f"SELECT id FROM ingest_meter WHERE {_IS_LEFT_OVER} LIMIT %(limit)s"  # noqa: S608 (constants)
+_DELETE_LEFT_OVER_METERS = f"""
+DELETE FROM ingest_meter WHERE id = ANY(ARRAY(
+    SELECT id FROM ingest_meter WHERE id = ANY(%(ids)s) AND {_IS_LEFT_OVER} FOR UPDATE SKIP LOCKED
+))
+"""  # noqa: S608
+
 
 @dataclass(frozen=True, slots=True)
 class Purged:
@@ -56,6 +95,9 @@ class Purged:
     rollups: int
     refusals: int
     summaries: int = 0
+    leases: int = 0
+    holds: int = 0
+    scoped_meters: int = 0
 
 
 def raw_detail_starts_at(policy: WorkspacePolicy, now: datetime) -> datetime:
@@ -82,16 +124,20 @@ def purge_all(now: datetime) -> int:
 
 
 def purge_workspace(workspace_id: UUID, now: datetime) -> Purged:
-    """Remove the workspace's raw rows, roll-ups and refusals that have expired at `now`, in short transactions.
+    """Remove what of the workspace has expired at `now`: raw rows, sums, leases; in short transactions.
 
     May be killed and run again at any time, also twice at once.
     """
     received_before, buckets_before = _move_marks(workspace_id, now)
     purged = Purged(
         events=_purge_events(workspace_id, received_before),
-        rollups=_purge_buckets(workspace_id, _DELETE_ROLLUPS, buckets_before),
-        refusals=_purge_buckets(workspace_id, _DELETE_REFUSALS, buckets_before),
+        rollups=_purge_before(workspace_id, _DELETE_ROLLUPS, buckets_before),
+        refusals=_purge_before(workspace_id, _DELETE_REFUSALS, buckets_before),
         summaries=_purge_summaries(workspace_id, received_before, buckets_before),
+        leases=_purge_before(workspace_id, _DELETE_LEASES, now - _LEASES_KEPT),
+        holds=_purge_before(workspace_id, _DELETE_HOLDS, now - _LEASES_KEPT),
+        scoped_meters=_purge_before(workspace_id, _DELETE_SCOPED_METERS, buckets_before)
+        + _purge_left_over_meters(workspace_id),
     )
     LedgerCoverage.objects.filter(workspace_id=workspace_id).update(purged_at=now)
     return purged
@@ -129,12 +175,25 @@ def _purge_events(workspace_id: UUID, received_before: datetime) -> int:
         where["after"] = page[-1][0]
 
 
-def _purge_buckets(workspace_id: UUID, statement: str, before: datetime) -> int:
+def _purge_before(workspace_id: UUID, statement: str, before: datetime) -> int:
     where = {"workspace": workspace_id, "before": before, "limit": CHUNK_ROWS}
     deleted = 0
     while chunk := _delete_locked(workspace_id, statement, where):
         deleted += chunk
     return deleted
+
+
+def _purge_left_over_meters(workspace_id: UUID) -> int:
+    deleted = 0
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(_LEFT_OVER_METERS, {"workspace": workspace_id, "limit": FEW_METERS})
+            ids = [meter_id for (meter_id,) in cursor.fetchall()]
+        where = {"workspace": workspace_id, "ids": ids}
+        chunk = _delete_locked(workspace_id, _DELETE_LEFT_OVER_METERS, where) if ids else 0
+        if not chunk:
+            return deleted
+        deleted += chunk
 
 
 def _purge_summaries(workspace_id: UUID, received_before: datetime, buckets_before: datetime) -> int:

@@ -4,12 +4,13 @@ import structlog
 from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from ingest import exports
+from ingest import exports, repricing
 from ingest.audit import audit_all
 from ingest.catalog import import_catalogue
 from ingest.hygiene import run_requested_deletions
 from ingest.price_source import read_bundled
 from ingest.retention import purge_all
+from ingest.services import end_all_raises
 from ingest.summaries import summarise_all
 from opsmeter_site.lib.clock import utc_now
 
@@ -21,6 +22,7 @@ _LIMITS = {"soft_time_limit": 3_000, "time_limit": 3_300}
 _SUMMARISE_SECONDS = 40
 # Short enough that other work gets its turn between two sweeps.
 _EXPORT_SECONDS = 20.0
+_REPRICING_SECONDS = 20.0
 
 
 @shared_task(name="ingest.purge_expired_rows", **_LIMITS)  # type: ignore[untyped-decorator]
@@ -34,7 +36,7 @@ def purge_expired_rows() -> None:
 
 @shared_task(name="ingest.audit_ledgers", **_LIMITS)  # type: ignore[untyped-decorator]
 def audit_ledgers() -> None:
-    """Compare raw rows, roll-ups and meters of every workspace; a drift is logged as an error and stored."""
+    """Compare every workspace's ledger with itself; a drift is logged as an error and stored."""
     try:
         audit_all(utc_now())
     except SoftTimeLimitExceeded:
@@ -57,6 +59,12 @@ def work_on_exports() -> None:
     exports.work_on_exports(_EXPORT_SECONDS)
 
 
+@shared_task(name="ingest.work_on_repricings")  # type: ignore[untyped-decorator]
+def work_on_repricings() -> None:
+    """Preview and run the re-pricings that somebody has asked for."""
+    repricing.work_on_repricings(_REPRICING_SECONDS)
+
+
 @shared_task(name="ingest.delete_old_exports")  # type: ignore[untyped-decorator]
 def delete_old_exports() -> None:
     """Drop exports whose time is over."""
@@ -67,6 +75,12 @@ def delete_old_exports() -> None:
 def delete_requested_rows() -> None:
     """Delete the test and demo rows that somebody has asked to delete."""
     run_requested_deletions()
+
+
+@shared_task(name="ingest.end_raises")  # type: ignore[untyped-decorator]
+def end_raises() -> None:
+    """Record what limits have crossed whose raise is over."""
+    end_all_raises(utc_now())
 
 
 @shared_task(name="ingest.import_prices")  # type: ignore[untyped-decorator]

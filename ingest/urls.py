@@ -3,7 +3,7 @@
 from django.urls import path
 
 from ingest import api
-from ingest.views import data, exports, investigate, price_entries, prices, requests, versions
+from ingest.views import data, exports, investigate, price_entries, prices, repricing, requests, versions
 
 urlpatterns = [
     path("public/pricing-models", api.PricingModelsView.as_view(), name="pricing-models"),
@@ -35,6 +35,12 @@ page_urlpatterns = [
     path("prices/own/<int:price_id>/withdraw/", price_entries.price_own_withdraw, name="price-own-withdraw"),
     path("prices/catalogue/new/", price_entries.price_new, name="price-new"),
     path("prices/catalogue/alias/", price_entries.price_alias, name="price-alias"),
+    path("prices/repricing/", repricing.repricings, name="repricings"),
+    path("prices/repricing/new/", repricing.repricing_new, name="repricing-new"),
+    path("prices/repricing/<int:repricing_id>/", repricing.repricing, name="repricing"),
+    path("prices/repricing/<int:repricing_id>/run/", repricing.repricing_run, name="repricing-run"),
+    path("prices/repricing/<int:repricing_id>/again/", repricing.repricing_again, name="repricing-again"),
+    path("prices/repricing/<int:repricing_id>/cancel/", repricing.repricing_cancel, name="repricing-cancel"),
     path("settings/data/", data.data, name="settings-data"),
     path("settings/data/state/", data.data_state, name="settings-data-state"),
     path("settings/data/demo/", data.data_demo, name="settings-data-demo"),

@@ -33,6 +33,11 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": _SOON,
         "options": {"expires": _SOON},
     },
+    "work-on-repricings": {
+        "task": "ingest.work_on_repricings",
+        "schedule": _SOON,
+        "options": {"expires": _SOON, "queue": "reports"},
+    },
     "delete-requested-rows": {
         "task": "ingest.delete_requested_rows",
         "schedule": _SOON,
@@ -42,6 +47,11 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "ingest.delete_old_exports",
         "schedule": crontab(minute=37),
         "options": {"expires": _HOUR},
+    },
+    "end-raises": {
+        "task": "ingest.end_raises",
+        "schedule": crontab(),
+        "options": {"expires": _MINUTE},
     },
     "notice": {
         "task": "alerts.notice",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from ingest import meters
+from ingest import meters, scoped_meters
 from ingest.audit import LedgerReport, audit_workspace
 from ingest.models import UNKNOWN, Event, Meter, WorkspacePolicy
 from ingest.rollups import rebuild_rollups
@@ -94,6 +94,7 @@ def store_events(events: Iterable[Event]) -> list[Event]:
     for bucket in sorted({quarter_hour_of(event.occurred_at) for event in stored}):
         rebuild_rollups(workspace_id, bucket, bucket + QUARTER_HOUR)
     meters.rebuild(workspace_id, policy)
+    scoped_meters.rebuild(workspace_id, policy)
     return stored
 
 
@@ -109,10 +110,18 @@ def make_events(workspace: Workspace, number: int, *, apart: timedelta = timedel
 
 
 def meter_values(workspace: Workspace) -> dict[tuple[str, str, str], Decimal]:
-    """Every meter of the workspace that is not at zero, by measure, period and first day."""
+    """Every meter of the whole workspace that is not at zero, by measure, period and first day."""
     return {
         (meter.measure, meter.period, f"{meter.period_start:%Y-%m-%d}"): meter.value
-        for meter in Meter.objects.filter(workspace=workspace).exclude(value=0)
+        for meter in Meter.objects.filter(workspace=workspace, scope_kind="").exclude(value=0)
+    }
+
+
+def scoped_values(workspace: Workspace, kind: str) -> dict[tuple[str, str, str], tuple[Decimal, int]]:
+    """USD and unpriced tokens of every meter of a dimension, by scope value, period and first day."""
+    return {
+        (meter.scope_value, meter.period, f"{meter.period_start:%Y-%m-%d}"): (meter.value, meter.unpriced_tokens)
+        for meter in Meter.objects.filter(workspace=workspace, scope_kind=kind)
     }
 
 

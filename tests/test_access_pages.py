@@ -29,11 +29,13 @@ from alerts.models import (
     ReportKind,
     Rule,
 )
+from budgets.budget_services import create_budget
+from budgets.drafts import BudgetDraft
 from ingest.explorer import Cursor, Filters, Position
 from ingest.export_files import Outline
 from ingest.export_rows import Wish
 from ingest.exports import request_export, work_on_exports
-from ingest.models import DataMode, ExportWhat
+from ingest.models import DataMode, ExportWhat, Repricing, RepricingState
 from ingest.overrides import add_override
 from ingest.price_tables import UnitPrices
 from opsmeter_site.console.urls import page_urlpatterns
@@ -83,8 +85,25 @@ TABLE = {
     "prices-own": (VIEWER, NOBODY),
     "price-own-new": (ADMIN, ADMIN),
     "price-own-withdraw": (ADMIN, ADMIN),
+    "repricings": (VIEWER, NOBODY),
+    "repricing-new": (ADMIN, ADMIN),
+    "repricing": (VIEWER, NOBODY),
+    "repricing-run": (ADMIN, ADMIN),
+    "repricing-again": (NOBODY, ADMIN),
+    "repricing-cancel": (ADMIN, ADMIN),
     "settings-general": (VIEWER, ADMIN),
     "settings-leave": (VIEWER, VIEWER),
+    "budgets": (VIEWER, NOBODY),
+    "budgets-explain": (VIEWER, NOBODY),
+    "budgets-values": (ADMIN, NOBODY),
+    "budget": (VIEWER, NOBODY),
+    "budget-new": (ADMIN, ADMIN),
+    "budget-edit": (ADMIN, ADMIN),
+    "budget-raise": (NOBODY, ADMIN),
+    "budget-raise-end": (NOBODY, ADMIN),
+    "budget-adjust": (NOBODY, ADMIN),
+    "budget-delete": (ADMIN, ADMIN),
+    "budget-lease-release": (NOBODY, ADMIN),
     "settings-budgets": (VIEWER, ADMIN),
     "settings-budgets-preview": (VIEWER, ADMIN),
     "settings-billing": (ADMIN, NOBODY),
@@ -202,6 +221,15 @@ def told(workspace, owner):
     }
 
 
+def previewed(workspace, owner):
+    """A re-pricing that waits for an answer."""
+    now = utc_now()
+    facts = {"start": now - timedelta(days=1), "end": now, "catalogue_version": 1, "last_id": 0}
+    return Repricing.objects.create(
+        workspace=workspace, created_by=owner, reason="Too high", state=RepricingState.PREVIEWED, **facts
+    )
+
+
 class Place:
     """A workspace with one of everything that an address can name; the owner made all of it."""
 
@@ -223,11 +251,14 @@ class Place:
             effective_from=utc_now(),
             unit_prices=UnitPrices(input=Decimal(2)),
         )
+        budget = create_budget(workspace, BudgetDraft("tenant_id", Decimal(5), "acme"), acting_user=owner)
         self.things = {
             "slug": workspace.slug,
+            "budget_id": budget.pk,
             "event_id": event.pk,
             "job_id": job.pk,
             "price_id": override.pk,
+            "repricing_id": previewed(workspace, owner).pk,
             "member_id": workspace.memberships.get(user=self.cast.viewer).pk,
             "invitation_id": workspace.invitations.get().pk,
             "key_id": self.cast.opened.api_key.pk,
@@ -301,8 +332,10 @@ def test_what_only_operators_may_do(places, committed, name):
     "thing",
     [
         "event_id",
+        "budget_id",
         "job_id",
         "price_id",
+        "repricing_id",
         "key_id",
         "token_id",
         "member_id",

@@ -2,12 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
+from budgets.budget_services import create_budget
+from budgets.drafts import BudgetDraft
 from ingest.gateway.routes import ROUTES
+from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.periods import to_wire
 from tests.conftest import payload
 from tests.factories import OperatorFactory, UserFactory, make_cast, token_for
 from workspaces.models import AccessToken, Role
@@ -38,6 +44,12 @@ def _bearer(**statuses: int) -> dict[str, int]:
 _KEY_ONLY = {**dict.fromkeys(CALLERS, 401), "key": 200}
 _MANAGERS = _bearer(viewer=403, member=403, **{"reading owner": 403})
 _WRITERS = _bearer(**{"reading owner": 403})
+# Whoever reads, programs with the key included; of another workspace's budget nobody is told that it is there.
+_READERS = _bearer(key=200)
+_READERS_OF_ONE = _READERS | {"foreign owner": 404}
+_BUDGETEERS = _MANAGERS | {"key": 403}
+_BUDGETEERS_OF_ONE = _BUDGETEERS | {"foreign owner": 404}
+_CREATORS = {caller: 201 if status == 200 else status for caller, status in _BUDGETEERS.items()}
 _BUYERS = {caller: 409 if status == 200 else status for caller, status in _MANAGERS.items()}
 
 # (method, path) → status by caller.
@@ -53,6 +65,18 @@ TABLE: dict[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/settings/budgets"): _bearer(),
     ("PUT", "/v1/settings/budgets"): _MANAGERS,
     ("PATCH", "/v1/settings/budgets"): _MANAGERS,
+    ("GET", "/v1/budgets"): _READERS,
+    ("POST", "/v1/budgets"): _CREATORS,
+    ("POST", "/v1/budgets/simulate"): _READERS,
+    ("GET", "/v1/budgets/leases"): _READERS,
+    ("GET", "/v1/budgets/<uuid:budget_id>"): _READERS_OF_ONE,
+    ("PATCH", "/v1/budgets/<uuid:budget_id>"): _BUDGETEERS_OF_ONE,
+    ("DELETE", "/v1/budgets/<uuid:budget_id>"): _BUDGETEERS_OF_ONE,
+    ("POST", "/v1/budgets/<uuid:budget_id>/raise"): _BUDGETEERS_OF_ONE,
+    ("DELETE", "/v1/budgets/<uuid:budget_id>/raise"): _BUDGETEERS_OF_ONE,
+    ("GET", "/v1/budgets/<uuid:budget_id>/adjustments"): _READERS_OF_ONE,
+    ("POST", "/v1/budgets/<uuid:budget_id>/adjustments"): _CREATORS | {"foreign owner": 404},
+    ("GET", "/v1/budgets/<uuid:budget_id>/history"): _READERS_OF_ONE,
     ("GET", "/v1/settings/workspace-status"): _bearer(),
     ("GET", "/v1/diagnostics/workspace-status"): _KEY_ONLY,
     # The tests' installation has no billing, so whoever may ask gets 409; tests/billing/ has the rest.
@@ -72,17 +96,33 @@ TABLE: dict[tuple[str, str], dict[str, int]] = {
     ("POST", "/v1/ingest/llm-requests"): _KEY_ONLY,
     ("POST", "/v1/ingest/demo"): _KEY_ONLY,
     ("POST", "/v1/otlp/v1/traces"): _KEY_ONLY,
+    ("POST", "/v1/budgets/check"): _KEY_ONLY,
+    ("POST", "/v1/budgets/leases"): _KEY_ONLY,
+    ("POST", "/v1/budgets/leases/release"): _KEY_ONLY,
     ("GET", "/v1/nothing"): dict.fromkeys(CALLERS, 404),
 }
+_BUDGET = {"scope": "tenantId", "scopeValue": "acme", "limitUsd": 50}
 BODIES = {
     ("PUT", "/v1/settings/budgets"): lambda: {"dailyLimitUsd": 50},
     ("PATCH", "/v1/settings/budgets"): lambda: {"dailyLimitUsd": 50},
+    ("POST", "/v1/budgets"): lambda: _BUDGET,
+    ("POST", "/v1/budgets/simulate"): lambda: _BUDGET,
+    ("PATCH", "/v1/budgets/<uuid:budget_id>"): lambda: {"limitUsd": 60},
+    ("POST", "/v1/budgets/<uuid:budget_id>/raise"): lambda: {
+        "limitUsd": 75,
+        "until": to_wire(utc_now() + timedelta(days=1)),
+        "reason": "Launch",
+    },
+    ("POST", "/v1/budgets/<uuid:budget_id>/adjustments"): lambda: {"amountUsd": 1, "reason": "Bill"},
     ("POST", "/v1/billing/subscription/change-plan"): lambda: {"planTier": "pro"},
     ("POST", "/v1/billing/checkout"): lambda: {"planTier": "pro"},
     ("POST", "/v1/ingest/llm-request"): payload,
     ("POST", "/v1/ingest/llm-requests"): lambda: {"events": [payload()]},
     ("POST", "/v1/ingest/demo"): payload,
     ("POST", "/v1/otlp/v1/traces"): lambda: {"resourceSpans": []},
+    ("POST", "/v1/budgets/check"): dict,
+    ("POST", "/v1/budgets/leases"): lambda: {**payload(), "estimatedCostUsd": 0.01},
+    ("POST", "/v1/budgets/leases/release"): payload,
 }
 ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 # Tables of their own: pages of workspaces (test_access_pages), of people (test_access_site), of operators (below).
@@ -122,10 +162,30 @@ def test_every_row_names_every_caller():
 
 
 @pytest.fixture(scope="module")
-def credentials(django_db_setup, django_db_blocker):
+def people(django_db_setup, django_db_blocker):
+    """Everybody with a role in the workspace that all callers but the foreign owner are about."""
+    with django_db_blocker.unblock():
+        return make_cast("pro")
+
+
+@pytest.fixture
+def address(app, people):
+    """A row's path as a caller asks for it: about a budget that nobody has touched yet."""
+
+    def make(path: str) -> str:
+        if "<uuid:budget_id>" not in path:
+            return path
+        draft = BudgetDraft("tenant_id", Decimal(50), scope_value="acme")
+        budget = create_budget(people.workspace, draft, acting_user=people.owner)
+        return path.replace("<uuid:budget_id>", str(budget.pk))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def credentials(people, django_db_blocker):
     """The headers of every caller."""
     with django_db_blocker.unblock():
-        people = make_cast("pro")
         foreign = make_cast("pro")
         workspace = people.workspace
         tokens = {name: token_for(getattr(people, name), workspace) for name in ("viewer", "member", "admin", "owner")}
@@ -156,17 +216,18 @@ def _revoked(people):
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: " ".join(row))
-def test_who_gets_what(app, credentials, row):
+def test_who_gets_what(app, address, credentials, row):
     method, path = row
     body = BODIES.get(row, lambda: b"")
-    found = {caller: app.request(method, path, body(), credentials[caller]).status for caller in CALLERS}
+    found = {caller: app.request(method, address(path), body(), credentials[caller]).status for caller in CALLERS}
     assert found == TABLE[row]
 
 
 @pytest.mark.parametrize("path", sorted({path.partition("?")[0] for _, path in TABLE if path.startswith("/v1/")}))
 @pytest.mark.parametrize("caller", ["nobody", "owner", "key"])
-def test_every_other_method_is_a_4xx_json_object(app, credentials, path, caller):
+def test_every_other_method_is_a_4xx_json_object(app, address, credentials, path, caller):
     served = {method for method, at in TABLE if at.partition("?")[0] == path}
+    path = address(path)
     for method in set(ALL_METHODS) - served - ({"HEAD"} if "GET" in served else set()):
         reply = app.request(method, path, b"", credentials[caller])
         assert reply.status in {401, 404, 405}, (method, reply.status)

@@ -221,7 +221,7 @@ def test_the_documents_name_management_commands_that_exist():
 def test_every_block_of_the_documents_is_accounted_for():
     known = {
         *EXAMPLES, "launcher", "verify", "environment", "dotnet", "answer", "release", "programs", "accounts",
-        "client", "operate", "otlp",
+        "budget", "client", "operate", "otlp",
     }  # fmt: skip
     for path in DOCUMENTS:
         assert blocks(path).keys() <= known

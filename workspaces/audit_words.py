@@ -26,6 +26,12 @@ _SENTENCES: Mapping[str, str] = {
     "api_key.rotated": "gave the API key {target} a new secret",
     "billing_event.retried": "had the message processed again: {target}",
     "billing_portal.opened": "opened Lemon Squeezy’s pages for payment method and invoices",
+    "budget.adjusted": "adjusted what the budget {target} counts",
+    "budget.changed": "changed the budget {target}",
+    "budget.created": "added the budget {target}",
+    "budget.deleted": "deleted the budget {target}",
+    "budget.raise_ended": "ended the raise of the budget {target}",
+    "budget.raised": "raised the budget {target} for some time",
     "budgets.changed": "changed the budgets",
     "channel.address_replaced": "gave the channel {target} another address",
     "channel.changed": "changed the channel {target}",
@@ -47,6 +53,7 @@ _SENTENCES: Mapping[str, str] = {
     "invitation.revoked": "revoked the invitation of {target}",
     "invitation.sent": "invited {target}",
     "invitation.sent_again": "sent {target} the invitation again",
+    "lease.released": "released the lease {target}",
     "ledger.rows_deleted": "deleted {target}",
     "member.added": "made {target} a member",
     "member.removed": "removed {target} from the workspace",
@@ -68,6 +75,12 @@ _SENTENCES: Mapping[str, str] = {
     "recipient.unsubscribed": "noted that {target} wants no more of this mail",
     "report.requested": "made a {target} by hand",
     "report.retried": "had the summary made again: {target}",
+    "repricing.cancelled": "cancelled the re-pricing of {target}",
+    "repricing.failed": "gave up the re-pricing of {target}",
+    "repricing.finished": "finished the re-pricing of {target}",
+    "repricing.previewed_again": "previewed the re-pricing of {target} again",
+    "repricing.requested": "asked for the re-pricing of {target}",
+    "repricing.started": "started the re-pricing of {target}",
     "retention.announced": "told owners and admins that less will be kept",
     "retention.shortened": "keeps less from now on, as announced",
     "spend_spikes.changed": "changed the watch for spend spikes",
@@ -127,7 +140,7 @@ def values(entry: AuditEntry, zone: ZoneInfo) -> list[Value]:
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             Value(_label(name), _text(old.get(name), zone), _text(new.get(name), zone))
-            for name in new
+            for name in old | new
             if old.get(name) != new.get(name)
         ]
     is_change = entry.action.endswith("changed")

@@ -68,7 +68,7 @@ def month_forecast(workspace_id: UUID, now: datetime) -> MonthForecast | None:
 
 def _meters(workspace_id: UUID, period: Period, starts: list[datetime]) -> dict[datetime, Decimal]:
     rows = Meter.objects.filter(
-        workspace_id=workspace_id, measure=Measure.USD, period=period.value, period_start__in=starts
+        workspace_id=workspace_id, measure=Measure.USD, scope_kind="", period=period.value, period_start__in=starts
     )
     return dict(rows.values_list("period_start", "value"))
 

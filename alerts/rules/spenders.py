@@ -9,8 +9,9 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from alerts.findings import Finding
+from alerts.lists import listed, short
 from alerts.models import AlertKind, Rule, RuleKind, Severity
-from alerts.rules.told import MOST_TOLD, TOGETHER_FOR, Told, listed, scope_of, short, told
+from alerts.rules.told import MOST_TOLD, TOGETHER_FOR, Told, scope_of, told
 from ingest import reports
 from ingest.models import UNKNOWN, Measure, Meter, WorkspacePolicy
 from ingest.ranges import DayRange, day_range
@@ -74,6 +75,7 @@ def _worth_a_look(workspace_ids: Sequence[UUID], now: datetime) -> Mapping[UUID,
     meters = Meter.objects.filter(
         workspace_id__in={rule.workspace_id for rule in rules},
         measure=Measure.USD,
+        scope_kind="",
         period_start__in={window.start for each in windows.values() for window in each},
     ).values_list("workspace_id", "period", "period_start", "value")
     spent = {tuple(key): value for *key, value in meters}

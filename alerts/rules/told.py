@@ -4,7 +4,7 @@ So it outlives a restart, a person who resolves the alert, and the roll-ups that
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -15,8 +15,6 @@ from alerts.models import Alert, AlertKind
 TOGETHER_FOR = timedelta(hours=1)
 # Whatever goes on, an alert's facts stay small.
 MOST_TOLD = 1_000
-MOST_LISTED = 20
-_LONGEST_NAME = 60
 
 
 @dataclass(slots=True)
@@ -55,15 +53,3 @@ def told(kind: AlertKind, workspace_ids: Iterable[UUID], since: datetime | None 
 def scope_of(subject: str, before: Told) -> str:
     """The scope of the subject's next alert. Two that find news at once make the same one, so it is told once."""
     return f"{subject}#{before.alerts + 1}"
-
-
-def listed(lines: Sequence[str]) -> str:
-    """`lines` as part of a sentence: the first ones, and how many more."""
-    rest = len(lines) - MOST_LISTED
-    shown = ", ".join(lines[:MOST_LISTED])
-    return f"{shown} and {rest:,} more" if rest > 0 else shown
-
-
-def short(name: str) -> str:
-    """A name that somebody's program sent, short enough for a sentence."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

@@ -10,8 +10,9 @@ from uuid import UUID
 
 from alerts.alert_facts import window_text
 from alerts.findings import Finding
+from alerts.lists import listed, short
 from alerts.models import AlertKind, Rule, RuleDimension, RuleKind, Severity
-from alerts.rules.told import Told, listed, scope_of, short, told
+from alerts.rules.told import Told, scope_of, told
 from billing.selectors import features_of
 from ingest.snapshots import fetch
 from opsmeter_site.lib.formats import count, usd_exact, usd_fine

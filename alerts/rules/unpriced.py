@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from alerts.findings import Finding
+from alerts.lists import listed, short
 from alerts.models import AlertKind, Severity
-from alerts.rules.told import Told, listed, scope_of, short, told
+from alerts.rules.told import Told, scope_of, told
 from ingest.models import WorkspacePolicy
 from ingest.price_names import canonical_provider, clean
 from ingest.price_selectors import Pair, decide, newest_book

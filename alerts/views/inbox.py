@@ -15,7 +15,7 @@ from django.urls import path, reverse
 from django.views.decorators.http import require_GET, require_POST
 
 from alerts import services
-from alerts.alert_facts import facts_of, window_text
+from alerts.alert_facts import budget_path, facts_of, window_text
 from alerts.models import Alert, AlertKind, AlertState, Severity
 from alerts.selectors import (
     MOST_COUNTED,
@@ -203,8 +203,8 @@ def _is_over(found: Alert) -> bool:
 def _next_step(found: Alert, slug: str) -> dict[str, str]:
     """Where one can do something about the cause: a label and an address, or nothing."""
     pages = {
-        AlertKind.BUDGET_WARNING: ("Look at the budgets", reverse("settings-budgets", args=[slug])),
-        AlertKind.BUDGET_EXCEEDED: ("Look at the budgets", reverse("settings-budgets", args=[slug])),
+        AlertKind.BUDGET_WARNING: ("Look at the budget", budget_path(found, slug)),
+        AlertKind.BUDGET_EXCEEDED: ("Look at the budget", budget_path(found, slug)),
         AlertKind.PLAN_LIMIT_NEAR: ("What this means", reverse("docs-page", args=["limits"])),
         AlertKind.PLAN_LIMIT_REACHED: ("What this means", reverse("docs-page", args=["limits"])),
         AlertKind.UNIT_COST: ("Look at the rules", reverse("settings-rules", args=[slug])),

@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from ingest.gateway.ledger import BudgetNotice, Standing, Verdict
+from ingest.limit_sets import ZERO
 from ingest.models import RefusalReason
+from ingest.scopes import wire_name
 from opsmeter_site.lib.errors import FieldError
 from opsmeter_site.lib.periods import Period, to_wire, window_of
 from opsmeter_site.lib.wire import plain_number
 
-_encode = msgspec.json.Encoder(decimal_format="number").encode
+encode = msgspec.json.Encoder(decimal_format="number").encode
 
 STATUS_LINES = {
     200: "200 OK",
@@ -54,7 +58,7 @@ class Answer:
     content_type: str = "application/json"
 
 
-def _number(amount: Decimal | None) -> Decimal | None:
+def number(amount: Decimal | None) -> Decimal | None:
     """Money as a JSON number with its own digits, trailing zeros left out."""
     return None if amount is None else plain_number(amount)
 
@@ -74,6 +78,8 @@ def flags(standing: Standing) -> dict[str, Any]:
 
 def event_warnings(verdict: Verdict, warnings: Sequence[str]) -> list[str]:
     """The warnings of one event; a repeat says only whether it differs from the stored row."""
+    if verdict.unpriced_model:
+        return [_blocked(verdict)]
     if not verdict.is_duplicate:
         return list(warnings)
     return ["Another event is stored under this externalRequestId; it was kept."] if verdict.differs else []
@@ -90,14 +96,15 @@ def accepted(external_request_id: str, verdict: Verdict, warnings: Sequence[str]
         "planTier": standing.plan_name,
         **flags(standing),
         "externalRequestId": external_request_id,
-        "costUsd": _number(verdict.cost_usd),
+        "costUsd": number(verdict.cost_usd),
+        "budget": standing.budget and budget(standing.budget),
     }
-    return Answer(200, _encode(body), outcome="duplicate" if verdict.is_duplicate else "accepted")
+    return Answer(200, encode(body), outcome="duplicate" if verdict.is_duplicate else "accepted")
 
 
 def refused(verdict: Verdict, standing: Standing) -> Answer:
     """402: the plan limit or a hard-stop budget of the event's period is used up; nothing was stored."""
-    return Answer(402, _encode(refusal_body(verdict, standing)), outcome=verdict.reason or "")
+    return Answer(402, encode(refusal_body(verdict, standing)), outcome=verdict.reason or "")
 
 
 def refusal_body(verdict: Verdict, standing: Standing) -> dict[str, Any]:
@@ -108,22 +115,42 @@ def refusal_body(verdict: Verdict, standing: Standing) -> dict[str, Any]:
         body |= {"telemetryPaused": True, "isPlanLimitReached": True, "freeLimitRemainingRequests": 0}
     else:
         body |= {"telemetryPaused": False, "isPlanLimitReached": False, "budgetExceeded": True}
+    if verdict.unpriced_model:
+        body["message"] = _blocked(verdict)
     if verdict.budget is not None:
-        body["budget"] = _budget(verdict.budget)
+        body["budget"] = budget(verdict.budget)
     return body
 
 
-def _budget(notice: BudgetNotice) -> dict[str, Any]:
-    window = window_of(Period(notice.period), notice.period_start)
+def _blocked(verdict: Verdict) -> str:
+    name = verdict.budget.name if verdict.budget else ""
+    return f'The budget "{name}" refuses events without a known price, and none is known for {verdict.unpriced_model}.'
+
+
+def budget(notice: BudgetNotice) -> dict[str, Any]:
+    """Where a budget stands, as every answer of the gateway tells it."""
     return {
         "id": notice.id,
         "name": notice.name,
-        "scope": "workspace",
+        "scope": wire_name(notice.scope_kind),
+        "scopeValue": notice.scope_value or None,
         "period": "daily" if notice.period == Period.DAY else "monthly",
-        "limitUsd": _number(notice.limit_usd),
-        "currentSpendUsd": _number(notice.current_spend_usd),
-        "resetsAt": to_wire(window.end),
+        "limitUsd": number(notice.limit_usd),
+        "currentSpendUsd": number(notice.current_spend_usd),
+        "heldUsd": number(notice.held_usd),
+        "remainingUsd": number(max(notice.remaining_usd, ZERO)),
+        "resetsAt": resets_at(notice),
     }
+
+
+def resets_at(notice: BudgetNotice) -> str:
+    """When the budget's period ends, as the wire writes times."""
+    return _end_of(notice.period, notice.period_start)
+
+
+@lru_cache(maxsize=100)
+def _end_of(period: str, start: datetime) -> str:
+    return to_wire(window_of(Period(period), start).end)
 
 
 def error(
@@ -152,7 +179,7 @@ def error(
         body["message"] = _ENTITY_MESSAGES[reason]
     if errors:
         body["errors"] = [{"field": one.field, "message": one.message} for one in errors]
-    return Answer(status, _encode(body), list((headers or {}).items()), outcome=reason)
+    return Answer(status, encode(body), list((headers or {}).items()), outcome=reason)
 
 
 class BatchEntry(msgspec.Struct, gc=False):
@@ -170,9 +197,10 @@ def batch(entries: Sequence[BatchEntry], standing: Standing) -> Answer:
     first = entries[0].verdict
     if len(reasons) == 1 and first is not None and first.reason is not None:
         body = refusal_body(first, standing) | {"planTier": standing.plan_name, "warnings": []}
-        return Answer(402, _encode(body | _results(entries)), outcome=first.reason)
+        return Answer(402, encode(body | _results(entries)), outcome=first.reason)
     body = {"ok": True, "reason": None, "warnings": [], "planTier": standing.plan_name, **flags(standing)}
-    return Answer(200, _encode(body | _results(entries)))
+    body["budget"] = standing.budget and budget(standing.budget)
+    return Answer(200, encode(body | _results(entries)))
 
 
 def _results(entries: Sequence[BatchEntry]) -> dict[str, Any]:
@@ -202,7 +230,7 @@ def _result(entry: BatchEntry) -> dict[str, Any]:
         "accepted": verdict.reason is None,
         "duplicate": verdict.is_duplicate,
         "reason": verdict.reason,
-        "costUsd": _number(verdict.cost_usd) if verdict.reason is None else None,
+        "costUsd": number(verdict.cost_usd) if verdict.reason is None else None,
         "warnings": event_warnings(verdict, entry.warnings),
         "errors": [],
     }

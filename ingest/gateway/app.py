@@ -15,9 +15,9 @@ from ingest.gateway.http import BodyError, Environ, StartResponse, send
 from ingest.gateway.intake import DATABASE_AWAY, Entry, Intake, Result
 from ingest.gateway.keys import Caller
 from ingest.gateway.payload import InvalidPayloadError
-from ingest.gateway.priced import PricedEvent, price_events
+from ingest.gateway.priced import price_events
 from ingest.gateway.routes import ROUTES, Prepared, Route
-from ingest.metrics import EVENTS, REQUESTS, UNPRICED
+from ingest.metrics import ASKS, EVENTS, REQUESTS, UNPRICED
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError
 from opsmeter_site.lib.ratelimit import Hit
@@ -48,7 +48,7 @@ class Gateway:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """WSGI."""
         route = ROUTES.get(environ["PATH_INFO"])
-        if route is None:
+        if route is None or environ["REQUEST_METHOD"] in route.methods_of_django:
             return self._fallback(environ, start_response)
         answer = self._answer(route, environ)
         REQUESTS.labels(route.name, answer.outcome).inc()
@@ -56,7 +56,8 @@ class Gateway:
 
     def _answer(self, route: Route, environ: Environ) -> Answer:
         if environ["REQUEST_METHOD"] != "POST":
-            return answers.error(405, "method_not_allowed", headers={"Allow": "POST"})
+            allowed = ", ".join((*route.methods_of_django, "POST"))
+            return answers.error(405, "method_not_allowed", headers={"Allow": allowed})
         plain_key = environ.get("HTTP_X_API_KEY", "").strip()
         if not plain_key:
             return answers.error(401, "missing_api_key")
@@ -73,10 +74,8 @@ class Gateway:
 
     def _serve(self, route: Route, environ: Environ, plain_key: str, caller: Caller) -> Answer:
         prepared, problem = _prepare(route, environ)
-        now = utc_now()
-        pending = prepared.chunks if prepared else []
-        chunks = [price_events(chunk, caller.workspace_id, caller.key.key_id, now) for chunk in pending]
-        first = self._intake.take(Entry(plain_key, caller, chunks[0] if chunks else None))
+        entries = _entries(route, prepared, plain_key, caller)
+        first = self._intake.take(entries[0])
         if first.caller is None:
             return answers.error(401, "invalid_api_key")
         if first.is_rate_limited:
@@ -84,22 +83,35 @@ class Gateway:
         elif problem is not None or prepared is None:
             answer = problem or answers.error(500, "internal_error")
         else:
-            answer = self._finish(prepared, plain_key, caller, first, chunks)
+            answer = self._finish(prepared, entries, first)
         if first.hit is not None:
             answer.headers += _rate_headers(first.hit, first.caller.requests_per_minute)
         return answer
 
-    def _finish(
-        self, prepared: Prepared, plain_key: str, caller: Caller, first: Result, chunks: list[list[PricedEvent]]
-    ) -> Answer:
+    def _finish(self, prepared: Prepared, entries: list[Entry], first: Result) -> Answer:
         receipts: list[Receipt] = []
-        for number, chunk in enumerate(chunks):
-            result = self._intake.take(Entry(plain_key, caller, chunk, counts_for_rate=False)) if number else first
+        for entry in entries:
+            result = first if entry is entries[0] else self._intake.take(entry)
+            if entry.submission is None:
+                continue
             if result.receipt is None:
                 return _failed(result.error)
             receipts.append(result.receipt)
-            _count(chunk, result.receipt)
+            _count(entry, result.receipt)
         return prepared.answer(receipts)
+
+
+def _entries(route: Route, prepared: Prepared | None, plain_key: str, caller: Caller) -> list[Entry]:
+    """What the request wants of the ledger, one commit after another. The first, which may want nothing, is counted."""
+    now = utc_now()
+    if prepared is None:
+        return [Entry(plain_key, caller, route.lane)]
+    if prepared.question is not None:
+        ask = prepared.question.ask(caller.workspace_id, caller.key.key_id, now)
+        return [Entry(plain_key, caller, route.lane, ask=ask)]
+    chunks = [price_events(chunk, caller.workspace_id, caller.key.key_id, now) for chunk in prepared.chunks]
+    first = Entry(plain_key, caller, route.lane, chunks[0] if chunks else None)
+    return [first, *(Entry(plain_key, caller, "", chunk) for chunk in chunks[1:])]
 
 
 def _prepare(route: Route, environ: Environ) -> tuple[Prepared | None, Answer | None]:
@@ -124,15 +136,17 @@ def _rate_limited(result: Result) -> Answer:
     return answers.error(429, "rate_limited", headers={"Retry-After": str(max(1, math.ceil(seconds)))})
 
 
-def _count(chunk: list[PricedEvent], receipt: Receipt) -> None:
+def _count(entry: Entry, receipt: Receipt) -> None:
     outcomes = Counter(
         verdict.reason or ("duplicate" if verdict.is_duplicate else "accepted") for verdict in receipt.verdicts
     )
     for outcome, number in outcomes.items():
         EVENTS.labels(outcome).inc(number)
-    unpriced = sum(1 for priced in chunk if priced.quote.cost_usd is None)
+    unpriced = sum(1 for priced in entry.events or () if priced.quote.cost_usd is None)
     if unpriced:
         UNPRICED.inc(unpriced)
+    if entry.ask is not None and receipt.decision is not None:
+        ASKS.labels(entry.ask.what, receipt.decision.reason or "allowed").inc()
 
 
 def _rate_headers(hit: Hit, limit: int) -> list[tuple[str, str]]:

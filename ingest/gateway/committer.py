@@ -7,14 +7,15 @@ stands then. Nothing is answered before that transaction has committed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from time import perf_counter
 
 import psycopg
 import structlog
 
-from ingest.gateway import store
+from ingest.gateway import openings, store
+from ingest.gateway.asks import Decision, decide
 from ingest.gateway.ledger import Standing, Submission, Verdict, WorkspaceLedger, walk
+from ingest.limit_sets import Match, ScopeKey
 from ingest.metrics import COMMIT_EVENTS, COMMIT_SECONDS
 from opsmeter_site.lib.clock import utc_now
 
@@ -31,10 +32,11 @@ class UnstorableError(Exception):
 
 @dataclass(slots=True)
 class Receipt:
-    """What became of a submission: one verdict an event, in order, and the workspace's standing after the last."""
+    """What became of a submission: one verdict an event, in order, the standing after the last, and the answer."""
 
     verdicts: list[Verdict]
     standing: Standing
+    decision: Decision | None = None
 
 
 class Committer:
@@ -43,7 +45,7 @@ class Committer:
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._connection: psycopg.Connection | None = None
-        self._limits = store.LimitCache()
+        self._limits = openings.LimitCache()
 
     def commit(self, group: Sequence[Submission]) -> list[Receipt | UnstorableError]:
         """Store the group; returns after the commit. Raises `UnavailableError` if nothing of it was acknowledged."""
@@ -92,8 +94,8 @@ class Committer:
     def _commit_in_one_transaction(self, group: Sequence[Submission]) -> list[Receipt | UnstorableError]:
         connection = self.connect()
         now = utc_now()
-        ledgers = store.open_ledgers(connection, self._limits, group, now)
-        receipts = [_receipt(ledgers.get(submission.workspace_id), submission, now) for submission in group]
+        ledgers = openings.open_ledgers(connection, self._limits, group, now)
+        receipts = [_receipt(ledgers.get(submission.workspace_id), submission) for submission in group]
         store.write(connection, ledgers.values(), now)
         return receipts
 
@@ -104,8 +106,14 @@ class Committer:
             self._connection = None
 
 
-def _receipt(ledger: WorkspaceLedger | None, submission: Submission, now: datetime) -> Receipt | UnstorableError:
+def _receipt(ledger: WorkspaceLedger | None, submission: Submission) -> Receipt | UnstorableError:
     if ledger is None:
         return UnstorableError("the workspace is gone")
-    verdicts = [walk(ledger, event) for event in submission.events]
-    return Receipt(verdicts, ledger.standing(now))
+    verdicts = []
+    touched: dict[ScopeKey, Match] = {}
+    for priced in submission.events:
+        matches = ledger.matching(priced, priced.event.data_mode)
+        verdicts.append(walk(ledger, priced, matches))
+        touched |= {match.scope: match for match in matches or ()}
+    decision = None if submission.ask is None else decide(ledger, submission.ask)
+    return Receipt(verdicts, ledger.standing(touched.values()), decision)

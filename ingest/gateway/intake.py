@@ -11,11 +11,11 @@ from django.db import DatabaseError, InterfaceError
 
 from ingest.gateway.committer import Committer, Receipt, UnavailableError, UnstorableError
 from ingest.gateway.keys import Caller, KeyCache
-from ingest.gateway.ledger import Submission
+from ingest.gateway.ledger import Ask, Submission
 from ingest.gateway.priced import PricedEvent
 from ingest.metrics import RATE_LIMIT_SKIPPED
 from opsmeter_site.lib.groups import GroupRunner, GroupTimeoutError
-from opsmeter_site.lib.ratelimit import Hit, RateWindows
+from opsmeter_site.lib.ratelimit import Hit, Lane, RateWindows
 
 MAX_EVENTS_PER_ROUND = 2_000
 WAIT_SECONDS = 8.0
@@ -24,12 +24,23 @@ DATABASE_AWAY = (UnavailableError, DatabaseError, InterfaceError)
 
 @dataclass(slots=True)
 class Entry:
-    """One request's part in a round. Without `events` it only counts for the rate, as a bad payload does."""
+    """One request's part in a round. Without `events` and `ask` it only counts for the rate, as a bad payload does.
+
+    `lane` names the rate that it counts for; without one it counts for none.
+    """
 
     plain_key: str
     caller: Caller
-    events: list[PricedEvent] | None
-    counts_for_rate: bool = True
+    lane: str
+    events: list[PricedEvent] | None = None
+    ask: Ask | None = None
+
+    @property
+    def submission(self) -> Submission | None:
+        """What it wants of the ledger; None if nothing."""
+        if self.events is None and self.ask is None:
+            return None
+        return Submission(self.caller.workspace_id, self.events or [], self.ask)
 
 
 @dataclass(slots=True)
@@ -73,13 +84,14 @@ class Intake:
             raise UnavailableError from None
 
     def _round(self, entries: Sequence[Entry]) -> list[Result]:
-        counted = [entry for entry in entries if entry.counts_for_rate]
-        hits = iter(self._windows.hit_all([entry.caller.workspace_id for entry in counted]))
-        results = [self._admit(entry, next(hits) if entry.counts_for_rate else None) for entry in entries]
+        hits = iter(
+            self._windows.hit_all([Lane(entry.caller.workspace_id, entry.lane) for entry in entries if entry.lane])
+        )
+        results = [self._admit(entry, next(hits) if entry.lane else None) for entry in entries]
         waiting = [
-            (result, Submission(entry.caller.workspace_id, entry.events))
+            (result, submission)
             for entry, result in zip(entries, results, strict=True)
-            if entry.events is not None and result.caller and not result.error and not result.is_rate_limited
+            if (submission := entry.submission) and result.caller and not result.error and not result.is_rate_limited
         ]
         self._commit(waiting)
         return results

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ingest.gateway import openapi_asks as asks
 from ingest.gateway import openapi_otlp as otlp
 from ingest.gateway.openapi_schemas import (
     ACCEPTED_EXAMPLE,
@@ -20,8 +21,12 @@ SECURITY_SCHEME = "ApiKey"
 def add_gateway_endpoints(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """A drf-spectacular post-processing hook; the signature is its."""
     components = result.setdefault("components", {})
-    components["schemas"] = dict(sorted((components.get("schemas", {}) | SCHEMAS | otlp.OTLP_SCHEMAS).items()))
-    result["paths"] = dict(sorted((result.get("paths", {}) | PATHS).items()))
+    components["schemas"] = dict(
+        sorted((components.get("schemas", {}) | SCHEMAS | asks.SCHEMAS | otlp.OTLP_SCHEMAS).items())
+    )
+    paths = result.get("paths", {})
+    merged = {path: paths.get(path, {}) | operations for path, operations in PATHS.items()}
+    result["paths"] = dict(sorted((paths | merged).items()))
     return result
 
 
@@ -131,12 +136,18 @@ def _either(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def _post(
-    operation_id: str, summary: str, description: str, body: dict[str, Any], answers: dict[str, Any], max_body: str
+    operation_id: str,
+    summary: str,
+    description: str,
+    body: dict[str, Any],
+    answers: dict[str, Any],
+    max_body: str,
+    tag: str = "Ingest",
 ) -> dict[str, Any]:
     return {
         "post": {
             "operationId": operation_id,
-            "tags": ["Ingest"],
+            "tags": [tag],
             "summary": summary,
             "description": description,
             "security": [{SECURITY_SCHEME: []}],
@@ -210,4 +221,16 @@ PATHS: dict[str, Any] = {
         },
         "5 MiB",
     ),
+    **{
+        path: _post(
+            operation.operation_id,
+            operation.summary,
+            operation.description,
+            _body(operation.question, operation.questions),
+            {"200": _answer(operation.answered, operation.answer, operation.answers, _RATE_HEADERS)},
+            "64 KiB",
+            "Budgets",
+        )
+        for path, operation in asks.OPERATIONS.items()
+    },
 }

@@ -2,20 +2,24 @@
 
 from typing import Any
 
+from ingest.scopes import WIRE_NAMES, WORKSPACE_WIRE_NAME
+
 Schema = dict[str, Any]
 
 _MAX_TOKENS = 1_000_000_000
 
 
-def _text(description: str, maximum: int = 200, **more: Any) -> Schema:
+def text(description: str, maximum: int = 200, **more: Any) -> Schema:
+    """A text of at most `maximum` characters."""
     return {"type": "string", "maxLength": maximum, "description": description, **more}
 
 
 def _optional_text(description: str, **more: Any) -> Schema:
-    return _text(description, nullable=True, **more)
+    return text(description, nullable=True, **more)
 
 
-def _tokens(description: str, maximum: int = _MAX_TOKENS, **more: Any) -> Schema:
+def tokens(description: str, maximum: int = _MAX_TOKENS, **more: Any) -> Schema:
+    """A number of tokens."""
     return {"type": "integer", "minimum": 0, "maximum": maximum, "description": description, **more}
 
 
@@ -25,30 +29,32 @@ def _choice(description: str, *values: str) -> Schema:
     return {"type": "string", "enum": [*values, None], "nullable": True, "description": text}
 
 
-def _flag(description: str) -> Schema:
+def flag(description: str) -> Schema:
+    """True or false."""
     return {"type": "boolean", "description": description}
 
 
-def _object(properties: Schema, *, optional: tuple[str, ...] = (), **more: Any) -> Schema:
+def record(properties: Schema, *, optional: tuple[str, ...] = (), **more: Any) -> Schema:
+    """An object with these properties, all of them required but the `optional` ones."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required, **more}
 
 
-_USD = {"type": "number", "minimum": 0}
+USD = {"type": "number", "minimum": 0}
 _REQUIRED_EVENT_FIELDS = ("provider", "model", "inputTokens", "outputTokens", "status")
 
-_EVENT_PROPERTIES: Schema = {
+EVENT_PROPERTIES: Schema = {
     "externalRequestId": _optional_text(
         "Idempotency key, unique in the workspace: a repeat is answered 200 and counts nothing. Missing or empty: a "
         "generated id is used, with a warning.",
     ),
-    "provider": _text("Who served the call, such as `openai`.", 100, minLength=1),
-    "model": _text("The model as the provider calls it. Unknown ones are stored as unpriced.", minLength=1),
+    "provider": text("Who served the call, such as `openai`.", 100, minLength=1),
+    "model": text("The model as the provider calls it. Unknown ones are stored as unpriced.", minLength=1),
     "promptVersion": _optional_text("Version of the prompt. Default `unknown`."),
     "endpointTag": _optional_text("The feature or route that made the call. Default `unknown`."),
-    "inputTokens": _tokens("All input tokens, cached ones included (but see `usageConvention`)."),
-    "outputTokens": _tokens("All output tokens, reasoning included."),
-    "totalTokens": _tokens(
+    "inputTokens": tokens("All input tokens, cached ones included (but see `usageConvention`)."),
+    "outputTokens": tokens("All output tokens, reasoning included."),
+    "totalTokens": tokens(
         "Default input + output; another value is stored, with a warning.", 4 * _MAX_TOKENS, nullable=True
     ),
     "latencyMs": {
@@ -89,15 +95,15 @@ _EVENT_PROPERTIES: Schema = {
         },
         "description": "Scalar values and nulls, at most 4 KiB as JSON.",
     },
-    "cachedInputTokens": _tokens("Read from the provider's cache; part of `inputTokens`.", nullable=True),
-    "cacheWriteTokens": _tokens("Written to the provider's cache; part of `inputTokens`.", nullable=True),
-    "reasoningTokens": _tokens("Part of `outputTokens`.", nullable=True),
+    "cachedInputTokens": tokens("Read from the provider's cache; part of `inputTokens`.", nullable=True),
+    "cacheWriteTokens": tokens("Written to the provider's cache; part of `inputTokens`.", nullable=True),
+    "reasoningTokens": tokens("Part of `outputTokens`.", nullable=True),
     "usageConvention": _choice(
         "`exclusive` says that cached and cache-write tokens come on top of `inputTokens`.", "inclusive", "exclusive"
     ),
     "serviceTier": _choice("The provider's price tier of the call.", "standard", "batch", "flex", "priority"),
     "costUsd": {
-        **_USD,
+        **USD,
         "maximum": 10_000_000,
         "nullable": True,
         "description": "The provider's own figure, if it gave one; stored beside ours, never replacing it.",
@@ -105,11 +111,11 @@ _EVENT_PROPERTIES: Schema = {
 }
 
 _FLAGS: Schema = {
-    "telemetryPaused": _flag("The plan limit is reached: telemetry is refused until the plan or the month changes."),
-    "providerCallsContinue": _flag("Always true: Opsmeter is never in the path of a provider call."),
-    "isPlanLimitReached": _flag("The plan's requests of this UTC month are used up."),
-    "budgetWarning": _flag("Spend has reached the warning threshold of a daily or monthly budget."),
-    "budgetExceeded": _flag("Spend is above a daily or monthly budget."),
+    "telemetryPaused": flag("The plan limit is reached: telemetry is refused until the plan or the month changes."),
+    "providerCallsContinue": flag("Always true: Opsmeter is never in the path of a provider call."),
+    "isPlanLimitReached": flag("The plan's requests of this UTC month are used up."),
+    "budgetWarning": flag("Spend has reached the warning threshold of a daily or monthly budget."),
+    "budgetExceeded": flag("Spend is above a daily or monthly budget."),
     "planLimitRequests": {"type": "integer", "minimum": 0, "description": "Requests a UTC month; 0: no limit."},
     "freeLimitRemainingRequests": {
         "type": "integer",
@@ -117,27 +123,22 @@ _FLAGS: Schema = {
         "description": "Requests left this UTC month, on every plan; the name is historical.",
     },
 }
-_WARNINGS: Schema = {"type": "array", "items": {"type": "string"}}
+WARNINGS: Schema = {"type": "array", "items": {"type": "string"}}
 _PLAN_TIER = {"type": "string", "description": "The plan's display name, such as `Free`."}
-_COST = {**_USD, "nullable": True, "description": "What the call cost, in USD; null: no price is known (unpriced)."}
-_DUPLICATE = _flag("The id was stored before: nothing was added to any counter.")
+_COST = {**USD, "nullable": True, "description": "What the call cost, in USD; null: no price is known (unpriced)."}
+_DUPLICATE = flag("The id was stored before: nothing was added to any counter.")
 _ERRORS: Schema = {
     "type": "array",
-    "items": _object({"field": {"type": "string"}, "message": {"type": "string"}}),
+    "items": record({"field": {"type": "string"}, "message": {"type": "string"}}),
     "description": "Each field at fault, as the client wrote it; the empty name is the body itself.",
 }
-_BUDGET = _object(
-    {
-        "id": {"type": "string"},
-        "name": {"type": "string"},
-        "scope": {"type": "string"},
-        "period": {"type": "string", "enum": ["daily", "monthly"]},
-        "limitUsd": _USD,
-        "currentSpendUsd": _USD,
-        "resetsAt": {"type": "string", "format": "date-time"},
-    },
-    description="The hard-stop budget that refused the event.",
-)
+MOMENT: Schema = {"type": "string", "format": "date-time"}
+BUDGET: Schema = {"$ref": "#/components/schemas/BudgetNotice"}
+TIGHTEST: Schema = {"allOf": [BUDGET], "nullable": True, "description": "The tightest budget that applies, if any."}
+_BLOCKED: Schema = {
+    "type": "string",
+    "description": "Only if a budget refuses events without a known price: which model.",
+}
 _BATCH_COUNTS: Schema = {
     "accepted": {"type": "integer", "minimum": 0, "description": "New events stored."},
     "duplicates": {"type": "integer", "minimum": 0, "description": "Events that were stored before."},
@@ -150,13 +151,32 @@ _BATCH_COUNTS: Schema = {
 }
 
 SCHEMAS: dict[str, Schema] = {
+    "BudgetNotice": record(
+        {
+            "id": {"type": "string"},
+            "name": {"type": "string"},
+            "scope": {
+                "type": "string",
+                "enum": [WORKSPACE_WIRE_NAME, *WIRE_NAMES.values()],
+                "description": "What it counts: everything, or what has one value of this field.",
+            },
+            "scopeValue": {"type": "string", "nullable": True, "description": "That value; null for `workspace`."},
+            "period": {"type": "string", "enum": ["daily", "monthly"]},
+            "limitUsd": {**USD, "description": "The limit in force now, a temporary raise included."},
+            "currentSpendUsd": {"type": "number", "description": "Recorded spend; adjustments and estimates included."},
+            "heldUsd": {**USD, "description": "What live leases hold besides."},
+            "remainingUsd": {**USD, "description": "What is left after both; never below 0."},
+            "resetsAt": {**MOMENT, "description": "The end of the UTC day or month."},
+        },
+        description="Where a budget stands: the one that refused, or the tightest of those that apply.",
+    ),
     "TelemetryEvent": {
         "type": "object",
         "description": "One LLM call. Unknown fields are ignored; prompts and completions have no field.",
-        "properties": _EVENT_PROPERTIES,
+        "properties": EVENT_PROPERTIES,
         "required": list(_REQUIRED_EVENT_FIELDS),
     },
-    "TelemetryBatch": _object(
+    "TelemetryBatch": record(
         {
             "events": {
                 "type": "array",
@@ -166,23 +186,24 @@ SCHEMAS: dict[str, Schema] = {
             }
         }
     ),
-    "TelemetryAccepted": _object(
+    "TelemetryAccepted": record(
         {
-            "ok": _flag("Always true."),
-            "accepted": _flag("Always true: the row is committed and every counter includes it."),
+            "ok": flag("Always true."),
+            "accepted": flag("Always true: the row is committed and every counter includes it."),
             "duplicate": _DUPLICATE,
             "reason": {"type": "string", "nullable": True, "enum": [None], "description": "Always null."},
-            "warnings": _WARNINGS,
+            "warnings": WARNINGS,
             "planTier": _PLAN_TIER,
             **_FLAGS,
             "externalRequestId": {"type": "string", "description": "As stored; generated if none was sent."},
             "costUsd": _COST,
+            "budget": TIGHTEST,
         }
     ),
-    "TelemetryBatchResult": _object(
+    "TelemetryBatchResult": record(
         {
             "externalRequestId": {"type": "string", "nullable": True},
-            "accepted": _flag("The row is stored, now or before."),
+            "accepted": flag("The row is stored, now or before."),
             "duplicate": _DUPLICATE,
             "reason": {
                 "type": "string",
@@ -190,46 +211,49 @@ SCHEMAS: dict[str, Schema] = {
                 "enum": ["invalid_payload", "invalid_json", "plan_limit_reached", "budget_exceeded", None],
             },
             "costUsd": _COST,
-            "warnings": _WARNINGS,
+            "warnings": WARNINGS,
             "errors": _ERRORS,
         }
     ),
-    "TelemetryBatchAccepted": _object(
+    "TelemetryBatchAccepted": record(
         {
-            "ok": _flag("Always true: the batch was read. Look at each result."),
+            "ok": flag("Always true: the batch was read. Look at each result."),
             "reason": {"type": "string", "nullable": True, "enum": [None], "description": "Always null."},
-            "warnings": _WARNINGS,
+            "warnings": WARNINGS,
             "planTier": _PLAN_TIER,
             **_FLAGS,
+            "budget": TIGHTEST,
             **_BATCH_COUNTS,
         }
     ),
-    "TelemetryRefused": _object(
+    "TelemetryRefused": record(
         {
-            "ok": _flag("Always false."),
-            "accepted": _flag("Always false: nothing was stored."),
+            "ok": flag("Always false."),
+            "accepted": flag("Always false: nothing was stored."),
             "reason": {"type": "string", "enum": ["plan_limit_reached", "budget_exceeded"]},
             **_FLAGS,
-            "budget": _BUDGET,
+            "message": _BLOCKED,
+            "budget": BUDGET,
         },
-        optional=("budget",),
+        optional=("message", "budget"),
     ),
-    "TelemetryBatchRefused": _object(
+    "TelemetryBatchRefused": record(
         {
-            "ok": _flag("Always false."),
+            "ok": flag("Always false."),
             "reason": {"type": "string", "enum": ["plan_limit_reached", "budget_exceeded"]},
-            "warnings": _WARNINGS,
+            "warnings": WARNINGS,
             "planTier": _PLAN_TIER,
             **_FLAGS,
-            "budget": _BUDGET,
+            "message": _BLOCKED,
+            "budget": BUDGET,
             **_BATCH_COUNTS,
         },
-        optional=("budget",),
+        optional=("message", "budget"),
     ),
-    "TelemetryError": _object(
+    "TelemetryError": record(
         {
-            "ok": _flag("Always false."),
-            "accepted": _flag("Always false: nothing was stored."),
+            "ok": flag("Always false."),
+            "accepted": flag("Always false: nothing was stored."),
             "reason": {"type": "string", "description": "For machines; stable."},
             **_FLAGS,
             "message": {"type": "string", "description": "For people."},
@@ -270,6 +294,7 @@ ACCEPTED_EXAMPLE: dict[str, Any] = {
     **_OPEN_FLAGS,
     "externalRequestId": "ext_01hs5y6b1w",
     "costUsd": 0.000045,
+    "budget": None,
 }
 # The one of the public documentation.
 PLAN_LIMIT_EXAMPLE: dict[str, Any] = {
@@ -296,9 +321,12 @@ BUDGET_EXAMPLE: dict[str, Any] = {
         "id": "5c0d6f0e-8c3e-4b65-9a0b-7a8f6a3d9c11",
         "name": "Daily budget",
         "scope": "workspace",
+        "scopeValue": None,
         "period": "daily",
         "limitUsd": 50,
         "currentSpendUsd": 50.01,
+        "heldUsd": 0,
+        "remainingUsd": 0,
         "resetsAt": "2026-03-08T00:00:00Z",
     },
 }
@@ -308,6 +336,7 @@ BATCH_EXAMPLE: dict[str, Any] = {
     "warnings": [],
     "planTier": "Free",
     **_OPEN_FLAGS,
+    "budget": None,
     "accepted": 1,
     "duplicates": 0,
     "rejected": 1,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from json import JSONDecodeError, loads
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -99,24 +99,30 @@ class CheckedEvent(msgspec.Struct, kw_only=True, gc=False):
     metadata: str | None
     warnings: list[str] = []
 
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens together."""
+        return self.uncached_input_tokens + self.cache_read_tokens + self.cache_write_tokens + self.output_tokens
+
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 _decode_json = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-_payload_fields = {f.encode_name: f for f in msgspec.structs.fields(Payload)}
 _FIELD_PATH = re.compile(r" - at `\$\.?([^`]*)`$")
 
 
-def _choices(values: Sequence[str], default: str | None = None) -> dict[str | None, str]:
+def choices(values: Sequence[str], default: str | None = None) -> dict[str | None, str]:
     """What an enum field may say; None, where there is a default, stands for a field that is missing."""
     allowed: dict[str | None, str] = {value: value for value in values}
     return allowed if default is None else allowed | {None: default}
 
 
-_STATUSES = _choices(Outcome.values)
-_DATA_MODES = _choices(DataMode.values, DataMode.REAL.value)
-_ENVIRONMENTS = _choices(Environment.values, Environment.PROD.value)
-_SERVICE_TIERS = _choices(ServiceTier.values, ServiceTier.STANDARD.value)
-_CONVENTIONS = _choices(("inclusive", "exclusive"), "inclusive")
+_STATUSES = choices(Outcome.values)
+DATA_MODES = choices(DataMode.values, DataMode.REAL.value)
+ENVIRONMENTS = choices(Environment.values, Environment.PROD.value)
+SERVICE_TIERS = choices(ServiceTier.values, ServiceTier.STANDARD.value)
+_CONVENTIONS = choices(("inclusive", "exclusive"), "inclusive")
 
 
 def check_event(raw: bytes, now: datetime, *, forced_data_mode: str | None = None) -> CheckedEvent:
@@ -124,7 +130,7 @@ def check_event(raw: bytes, now: datetime, *, forced_data_mode: str | None = Non
 
     Raises `InvalidPayloadError` with every field that is at fault.
     """
-    payload = _decode(raw)
+    payload = decode(raw, Payload)
     errors: list[FieldError] = []
     event = _build(payload, now, errors, forced_data_mode)
     if errors:
@@ -132,17 +138,18 @@ def check_event(raw: bytes, now: datetime, *, forced_data_mode: str | None = Non
     return event
 
 
-def _decode(raw: bytes) -> Payload:
+def decode(raw: bytes, shape: type[Shape]) -> Shape:
+    """The one JSON object in `raw` (UTF-8). Raises `InvalidPayloadError` with every field of a wrong type or size."""
     try:
         data = _decode_json(raw)
-        payload = msgspec.convert(data, Payload)
+        payload = msgspec.convert(data, shape)
     except msgspec.ValidationError:
-        raise InvalidPayloadError("invalid_payload", _all_shape_errors(raw)) from None
+        raise InvalidPayloadError("invalid_payload", _all_shape_errors(raw, shape)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _not_json(error) from None
     # As many names in the text as in what it decoded to: nothing was said twice. An unusual layout, a deeper nesting
     # or an escape spoils the count; only then is the exact, slower look needed.
-    if raw.count(b'":') != len(data) + len(payload.metadata or ()) or b"\\" in raw:
+    if raw.count(b'":') != len(data) + len(getattr(payload, "metadata", None) or ()) or b"\\" in raw:
         _refuse_repeats_and_nul(raw)
     return payload
 
@@ -173,7 +180,7 @@ def _refuse_repeats_and_nul(raw: bytes) -> None:
         raise InvalidPayloadError("invalid_payload", errors)
 
 
-def _all_shape_errors(raw: bytes) -> list[FieldError]:
+def _all_shape_errors(raw: bytes, shape: type[msgspec.Struct]) -> list[FieldError]:
     """Every field whose type or size is wrong. The fast decoder stops at the first; a client wants the list."""
     try:
         data = _decode_json(raw)
@@ -182,7 +189,8 @@ def _all_shape_errors(raw: bytes) -> list[FieldError]:
     if not isinstance(data, dict):
         return [FieldError("", "The body must be a JSON object.")]
     errors = []
-    for name, spec in _payload_fields.items():
+    for spec in msgspec.structs.fields(shape):
+        name = spec.encode_name
         if name not in data:
             if spec.required:
                 errors.append(FieldError(name, "Required."))
@@ -214,22 +222,22 @@ def _build(payload: Payload, now: datetime, errors: list[FieldError], forced_dat
         external_request_id=_request_id(payload, warnings),
         fingerprint=int.from_bytes(blake2b(_encode(payload), digest_size=8).digest(), "big", signed=True),
         occurred_at=_moment(payload, now, errors) if payload.created_at or payload.occurred_at else now,
-        provider=_required("provider", payload.provider, errors).lower(),
-        model=_required("model", payload.model, errors),
-        endpoint_tag=_label(payload.endpoint_tag),
-        prompt_version=_label(payload.prompt_version),
-        environment=_ENVIRONMENTS.get(payload.environment)
-        or _choice("environment", payload.environment, _ENVIRONMENTS, errors),
+        provider=required("provider", payload.provider, errors).lower(),
+        model=required("model", payload.model, errors),
+        endpoint_tag=label(payload.endpoint_tag),
+        prompt_version=label(payload.prompt_version),
+        environment=ENVIRONMENTS.get(payload.environment)
+        or choice("environment", payload.environment, ENVIRONMENTS, errors),
         data_mode=forced_data_mode
-        or _DATA_MODES.get(payload.data_mode)
-        or _choice("dataMode", payload.data_mode, _DATA_MODES, errors),
-        service_tier=_SERVICE_TIERS.get(payload.service_tier)
-        or _choice("serviceTier", payload.service_tier, _SERVICE_TIERS, errors),
-        status=_STATUSES.get(payload.status) or _choice("status", payload.status, _STATUSES, errors),
+        or DATA_MODES.get(payload.data_mode)
+        or choice("dataMode", payload.data_mode, DATA_MODES, errors),
+        service_tier=SERVICE_TIERS.get(payload.service_tier)
+        or choice("serviceTier", payload.service_tier, SERVICE_TIERS, errors),
+        status=_STATUSES.get(payload.status) or choice("status", payload.status, _STATUSES, errors),
         error_code=None if payload.error_code is None else _error_code(payload.error_code, errors),
-        user_id=_label(payload.user_id),
-        tenant_id=_label(payload.tenant_id or _from_metadata("tenantId", metadata, errors)),
-        feature_tag=_label(payload.feature_tag or _from_metadata("feature", metadata, errors)),
+        user_id=label(payload.user_id),
+        tenant_id=label(payload.tenant_id or _from_metadata("tenantId", metadata, errors)),
+        feature_tag=label(payload.feature_tag or _from_metadata("feature", metadata, errors)),
         uncached_input_tokens=uncached,
         cache_read_tokens=cache_read,
         cache_write_tokens=cache_write,
@@ -237,7 +245,7 @@ def _build(payload: Payload, now: datetime, errors: list[FieldError], forced_dat
         reasoning_tokens=reasoning,
         total_tokens=_total(payload, uncached + cache_read + cache_write + payload.output_tokens, warnings),
         latency_ms=payload.latency_ms,
-        reported_cost_usd=None if payload.cost_usd is None else _reported_cost(payload.cost_usd, errors),
+        reported_cost_usd=None if payload.cost_usd is None else usd("costUsd", payload.cost_usd, errors),
         metadata=_metadata(metadata, errors) if metadata else None,
         warnings=warnings,
     )
@@ -257,7 +265,7 @@ def _input_buckets(payload: Payload, errors: list[FieldError]) -> tuple[int, int
     cache_write = payload.cache_write_tokens or 0
     convention = _CONVENTIONS.get(payload.usage_convention)
     if convention is None:
-        convention = _choice("usageConvention", payload.usage_convention, _CONVENTIONS, errors)
+        convention = choice("usageConvention", payload.usage_convention, _CONVENTIONS, errors)
     if convention == "exclusive":
         return payload.input_tokens, cache_read, cache_write
     uncached = payload.input_tokens - cache_read - cache_write
@@ -297,20 +305,22 @@ def _moment(payload: Payload, now: datetime, errors: list[FieldError]) -> dateti
     return moment
 
 
-def _required(name: str, text: str, errors: list[FieldError]) -> str:
+def required(name: str, text: str, errors: list[FieldError]) -> str:
+    """`text` without surrounding blanks; an error if nothing is left."""
     text = text.strip()
     if not text:
         errors.append(FieldError(name, "Must not be empty."))
     return text
 
 
-def _label(text: str | None) -> str:
+def label(text: str | None) -> str:
+    """An optional name as events carry it."""
     return (text and text.strip()) or UNKNOWN
 
 
-def _choice(name: str, text: str | None, allowed: dict[str | None, str], errors: list[FieldError]) -> str:
-    """The value that an unusually written `text` means; "" with an error if there is none."""
-    found = allowed.get((text or "").strip().casefold())
+def choice(name: str, text: str | None, allowed: dict[str | None, str], errors: list[FieldError]) -> str:
+    """The value that `text` means, however it is written; "" with an error if there is none."""
+    found = allowed.get(text) or allowed.get((text or "").strip().casefold())
     if found is None:
         errors.append(FieldError(name, f"Must be one of: {', '.join(dict.fromkeys(allowed.values()))}."))
     return found or ""
@@ -334,11 +344,12 @@ def _from_metadata(name: str, metadata: dict[str, Scalar], errors: list[FieldErr
     return text
 
 
-def _reported_cost(cost: Decimal, errors: list[FieldError]) -> Decimal | None:
-    if not cost.is_finite() or not 0 <= cost <= MAX_REPORTED_COST_USD:
-        errors.append(FieldError("costUsd", f"Must be a number from 0 to {MAX_REPORTED_COST_USD:,}."))
+def usd(name: str, amount: Decimal, errors: list[FieldError]) -> Decimal | None:
+    """An amount that a client names, at the ledger's 12 decimals; None with an error if it is none."""
+    if not amount.is_finite() or not 0 <= amount <= MAX_REPORTED_COST_USD:
+        errors.append(FieldError(name, f"Must be a number from 0 to {MAX_REPORTED_COST_USD:,}."))
         return None
-    return to_ledger(cost)
+    return to_ledger(amount)
 
 
 def _metadata(metadata: dict[str, Scalar], errors: list[FieldError]) -> str | None:

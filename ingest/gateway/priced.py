@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from ingest.gateway.payload import CheckedEvent
+from ingest.models import ScopeKind
 from ingest.pricing import PriceBook, Quote, current_book
 from ingest.rollups import dimensions_key
 
@@ -22,6 +23,7 @@ EVENT_COLUMNS = (
     "endpoint_tag, prompt_version, user_id, tenant_id, feature_tag"
 )
 _NULL = "\\N"
+_API_KEY = ScopeKind.API_KEY_ID.value
 _SPECIAL = re.compile(r"[\\\n\r\t]")
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
@@ -33,6 +35,12 @@ class PricedEvent(msgspec.Struct, gc=False):
     quote: Quote
     rollup_key: UUID
     line: str
+    api_key_id: int
+
+    def scope_value(self, kind: str) -> str:
+        """Its value of a dimension that limits can be set on."""
+        value: str = str(self.api_key_id) if kind == _API_KEY else getattr(self.event, kind)
+        return value
 
 
 def price_events(
@@ -44,10 +52,12 @@ def price_events(
     """
     book = current_book()
     owner, receipt = str(workspace_id), f"{now.isoformat()}\t{api_key_id}"
-    return [_price(event, book, workspace_id, owner, receipt) for event in events]
+    return [_price(event, book, workspace_id, api_key_id, owner, receipt) for event in events]
 
 
-def _price(event: CheckedEvent, book: PriceBook, workspace_id: UUID, owner: str, receipt: str) -> PricedEvent:
+def _price(
+    event: CheckedEvent, book: PriceBook, workspace_id: UUID, api_key_id: int, owner: str, receipt: str
+) -> PricedEvent:
     quote = book.quote(
         workspace_id=workspace_id,
         provider=event.provider,
@@ -71,7 +81,7 @@ def _price(event: CheckedEvent, book: PriceBook, workspace_id: UUID, owner: str,
         event.data_mode,
         is_priced,
     )
-    return PricedEvent(event, quote, key, _line(event, quote, owner, receipt))
+    return PricedEvent(event, quote, key, _line(event, quote, owner, receipt), api_key_id)
 
 
 def _line(event: CheckedEvent, quote: Quote, owner: str, receipt: str) -> str:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ingest.gateway import answers, demo, otlp
+from ingest.gateway import answers, ask_answers, demo, otlp
 from ingest.gateway.answers import Answer, BatchEntry
+from ingest.gateway.ask_payload import Question, check_question
+from ingest.gateway.asks import What
 from ingest.gateway.committer import Receipt
 from ingest.gateway.http import Environ, read_json
 from ingest.gateway.otlp_wire import read_export
@@ -15,24 +17,30 @@ from opsmeter_site.lib.clock import utc_now
 MAX_BODY_BYTES = 64 * 1024
 MAX_BATCH_BYTES = 5 * 1024 * 1024
 
+# Each has its own rate, so that asking before a call does not halve what can be sent after it.
+INGEST, ASKS = "ingest", "asks"
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request that was understood: its events, in chunks that are committed one after another, and its answer."""
+    """A request that was understood: its events, in chunks that are committed one after another, or its question."""
 
     chunks: list[list[CheckedEvent]]
     answer: Callable[[Sequence[Receipt]], Answer]
+    question: Question | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path: what its metrics are called, and how a request is understood.
+    """One path: what its metrics are called, how a request is understood, and for which rate it counts.
 
-    `prepare` raises `BodyError` or `InvalidPayloadError`.
+    `prepare` raises `BodyError` or `InvalidPayloadError`. `methods_of_django` of the same path are not the gateway's.
     """
 
     name: str
     prepare: Callable[[Environ], Prepared]
+    lane: str = INGEST
+    methods_of_django: tuple[str, ...] = ()
 
 
 def single(environ: Environ) -> Prepared:
@@ -62,6 +70,21 @@ def otlp_traces(environ: Environ) -> Prepared:
         return otlp.answer(export.encoding, calls, [verdict for receipt in receipts for verdict in receipt.verdicts])
 
     return Prepared(list(calls.chunks()), answer)
+
+
+def _ask(what: What) -> Callable[[Environ], Prepared]:
+    """A question about one call to come."""
+
+    def prepare(environ: Environ) -> Prepared:
+        question = check_question(read_json(environ, MAX_BODY_BYTES), what)
+
+        def answer(receipts: Sequence[Receipt]) -> Answer:
+            (decision,) = [receipt.decision for receipt in receipts if receipt.decision is not None]
+            return ask_answers.answer(question, decision)
+
+        return Prepared([], answer, question)
+
+    return prepare
 
 
 def _one(event: CheckedEvent) -> Prepared:
@@ -103,4 +126,7 @@ ROUTES: Mapping[str, Route] = {
     "/v1/ingest/llm-requests": Route("batch", batch),
     "/v1/ingest/demo": Route("demo", demo_data),
     "/v1/otlp/v1/traces": Route("otlp", otlp_traces),
+    "/v1/budgets/check": Route("check", _ask(What.CHECK), ASKS),
+    "/v1/budgets/leases": Route("lease", _ask(What.LEASE), ASKS, ("GET", "HEAD")),
+    "/v1/budgets/leases/release": Route("release", _ask(What.RELEASE), ASKS),
 }

@@ -1,29 +1,19 @@
-"""The commit's SQL: one pipeline reads under the lock, COPY stores the events, one pipeline adds them up and commits.
+"""The commit's SQL: COPY stores the events, one pipeline adds them up and commits. What it reads first: `openings`.
 
 psycopg directly: Django's cursors never prepare, which doubles the database's processor time on this path.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import psycopg
 
-from ingest.gateway.ledger import (
-    ZERO,
-    KnownEvent,
-    LimitRow,
-    MeterKey,
-    Submission,
-    Sums,
-    WorkspaceLedger,
-    meter_keys,
-)
+from ingest.gateway.ledger import Sums, WorkspaceLedger
 from ingest.gateway.priced import EVENT_COLUMNS
+from ingest.limit_sets import ZERO
 from ingest.staleness import MARK_LATE, late_from
 
 # One plan for every group, always by index: a plan made while a table was small must not survive its growth.
@@ -39,41 +29,6 @@ SET lock_timeout = '5s';
 SET statement_timeout = '8s';
 SET idle_in_transaction_session_timeout = '15s'
 """
-
-_LOCK = """
-SELECT workspace_id, plan_tier, plan_name, observe_mode, counted_data_modes, limits_version FROM ingest_workspacepolicy
-WHERE workspace_id = ANY(%s) ORDER BY workspace_id FOR NO KEY UPDATE
-"""
-# One row of three JSON lists: fewer statements and no row-by-row conversion.
-# Limits: only those of workspaces whose version has moved on since this process last read them.
-# Known events: the range and the order say "equal" in a way that only the index on the id can serve. On a table without
-# statistics the planner may otherwise take any index that begins with the workspace, and read all of its rows.
-_READ = """
-SELECT (
-  SELECT json_agg(json_build_array(l.workspace_id, l.id, l.source_id, l.name, l.measure, l.period, l.amount::text,
-    l.thresholds::text[], l.enforce))
-  FROM json_to_recordset(%s::json) AS k(w uuid, v bigint)
-  JOIN ingest_workspacepolicy p ON p.workspace_id = k.w AND p.limits_version <> k.v
-  JOIN ingest_limit l ON l.workspace_id = k.w
-)::text, (
-  SELECT json_agg(json_build_array(m.workspace_id, m.measure, m.period, m.period_start, m.value::text))
-  FROM json_to_recordset(%s::json) AS k(w uuid, t timestamptz)
-  JOIN ingest_meter m ON m.workspace_id = k.w AND m.period_start = k.t
-)::text, (
-  SELECT json_agg(json_build_array(k.w, k.i, e.cost_usd::text, e.fingerprint))
-  FROM json_to_recordset(%s::json) AS k(w uuid, i text)
-  CROSS JOIN LATERAL (
-    SELECT cost_usd, fingerprint FROM ingest_event
-    WHERE workspace_id = k.w AND external_request_id >= k.i AND external_request_id <= k.i
-    ORDER BY external_request_id LIMIT 1
-  ) e
-)::text
-"""
-_read_limits = msgspec.json.Decoder(
-    list[tuple[UUID, UUID, str, str, str, str, Decimal, tuple[Decimal, ...], bool]]
-).decode
-_read_meters = msgspec.json.Decoder(list[tuple[UUID, str, str, datetime, Decimal]]).decode
-_read_known = msgspec.json.Decoder(list[tuple[UUID, str, Decimal | None, int]]).decode
 
 _COPY_EVENTS = f"COPY ingest_event ({EVENT_COLUMNS}) FROM STDIN"
 
@@ -98,7 +53,28 @@ _ROLLUP_LABELS = {
     "is_priced": "boolean",
 }
 _REFUSAL_KEY = {"workspace_id": "uuid", "bucket_start": "timestamptz", "reason": "text"}
-_METER_KEY = {"workspace_id": "uuid", "period_start": "timestamptz", "period": "text", "measure": "text"}
+_HOLD_KEY = {"workspace_id": "uuid", "scope_kind": "text", "scope_value": "text", "expires_at": "timestamptz"}
+_HOLD_SUMS = {"usd": "numeric", "unpriced_tokens": "bigint"}
+_LEASE_COLUMNS = {
+    "workspace_id": "uuid",
+    "external_request_id": "text",
+    "api_key_id": "bigint",
+    "provider": "text",
+    "model": "text",
+    "endpoint_tag": "text",
+    "prompt_version": "text",
+    "environment": "text",
+    "data_mode": "text",
+    "user_id": "text",
+    "tenant_id": "text",
+    "usd": "numeric",
+    "unpriced_tokens": "bigint",
+    "created_at": "timestamptz",
+    "expires_at": "timestamptz",
+    "closed_at": "timestamptz",
+    "outcome": "text",
+    "settled_usd": "numeric",
+}
 
 
 def _add_statement(table: str, key: dict[str, str], labels: dict[str, str], sums: dict[str, str]) -> str:
@@ -115,15 +91,38 @@ def _add_statement(table: str, key: dict[str, str], labels: dict[str, str], sums
 
 _ADD_ROLLUPS = _add_statement("ingest_rollup", _ROLLUP_KEY, _ROLLUP_LABELS, _ROLLUP_SUMS)
 _ADD_REFUSALS = _add_statement("ingest_refusal", _REFUSAL_KEY, {}, _SUMS)
-_ADD_METERS = _add_statement("ingest_meter", _METER_KEY, {}, {"value": "numeric"})
+# A hot workspace moves many meters in each commit. Lists of them are read much faster than an object for each.
+_ADD_METERS = """
+INSERT INTO ingest_meter
+  (workspace_id, period_start, period, measure, scope_kind, scope_value, value, unpriced_tokens)
+SELECT k.w, k.t, k.p, k.m, moved.kind, moved.value, moved.amount, moved.tokens
+FROM json_to_recordset(%s::json)
+  AS k(w uuid, t timestamptz, p text, m text, kinds text[], values text[], amounts numeric[], tokens bigint[])
+CROSS JOIN LATERAL unnest(k.kinds, k.values, k.amounts, k.tokens) AS moved(kind, value, amount, tokens)
+ON CONFLICT (workspace_id, period_start, scope_kind, scope_value, period, measure) DO UPDATE
+SET value = ingest_meter.value + excluded.value,
+  unpriced_tokens = ingest_meter.unpriced_tokens + excluded.unpriced_tokens
+"""
+_ADD_HOLDS = _add_statement("ingest_hold", _HOLD_KEY, {}, _HOLD_SUMS)
+_PUT_LEASES = (
+    f"INSERT INTO ingest_lease ({', '.join(_LEASE_COLUMNS)}) "  # noqa: S608 (names above, no input)
+    f"SELECT * FROM json_to_recordset(%s::json) AS r({', '.join(f'{n} {t}' for n, t in _LEASE_COLUMNS.items())}) "
+    "ON CONFLICT (workspace_id, external_request_id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in list(_LEASE_COLUMNS)[2:])
+)
+_NOTE_LEASES = """
+UPDATE ingest_workspacepolicy AS policy SET leases_until = greatest(policy.leases_until, k.t)
+FROM json_to_recordset(%s::json) AS k(w uuid, t timestamptz)
+WHERE policy.workspace_id = k.w AND (policy.leases_until IS NULL OR policy.leases_until < k.t)
+"""
 _ADD_CROSSINGS = """
-INSERT INTO ingest_limitcrossing (limit_id, period_start, threshold, amount, value, crossed_at)
-SELECT limit_id, period_start, threshold, amount, value, crossed_at FROM json_to_recordset(%s::json)
-AS r(limit_id uuid, period_start timestamptz, threshold numeric, amount numeric, value numeric, crossed_at timestamptz)
+INSERT INTO ingest_limitcrossing (limit_id, period_start, scope_value, threshold, amount, value, crossed_at)
+SELECT limit_id, period_start, scope_value, threshold, amount, value, crossed_at FROM json_to_recordset(%s::json)
+AS r(limit_id uuid, period_start timestamptz, scope_value text, threshold numeric, amount numeric, value numeric,
+  crossed_at timestamptz)
 ON CONFLICT DO NOTHING
 """
 
-_MAX_CACHED_WORKSPACES = 50_000
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
@@ -134,71 +133,9 @@ def connect(conninfo: str) -> psycopg.Connection:
     return connection
 
 
-class LimitCache:
-    """The limits of each workspace as this process last read them, with the version that they had."""
-
-    def __init__(self) -> None:
-        self._limits: dict[UUID, tuple[int, list[LimitRow]]] = {}
-
-    def version(self, workspace_id: UUID) -> int:
-        """The version held, -1 if none."""
-        return self._limits[workspace_id][0] if workspace_id in self._limits else -1
-
-    def refresh(self, workspace_id: UUID, version: int, changed: list[LimitRow]) -> list[LimitRow]:
-        """The limits at `version`; `changed` are the rows that were read because the held version is another one."""
-        if self.version(workspace_id) != version:
-            if len(self._limits) >= _MAX_CACHED_WORKSPACES:
-                self._limits.clear()
-            # A fixed order, so that of several budgets in excess the same one is always named first.
-            self._limits[workspace_id] = (version, sorted(changed, key=lambda row: (row.period, row.source_id)))
-        return self._limits[workspace_id][1]
-
-
-def open_ledgers(
-    connection: psycopg.Connection, limits: LimitCache, group: Sequence[Submission], now: datetime
-) -> dict[UUID, WorkspaceLedger]:
-    """Begin the transaction, lock the group's workspaces and read what deciding needs.
-
-    The lock is a statement of its own: the ones after it see everything that its former holder committed.
-    A workspace that no longer exists has no ledger in the answer.
-    """
-    workspace_ids = sorted({submission.workspace_id for submission in group})
-    versions = [{"w": one, "v": limits.version(one)} for one in workspace_ids]
-    with connection.pipeline():
-        connection.execute("BEGIN")
-        policies = connection.execute(_LOCK, [workspace_ids])
-        read = connection.execute(_READ, [_json(versions), _json(_period_keys(group, now)), _json(_event_keys(group))])
-    changed, meters, known = (text or "[]" for text in read.fetchall()[0])
-    changed_rows = defaultdict(list)
-    for row in _read_limits(changed):
-        changed_rows[row[0]].append(LimitRow(*row[1:]))
-    ledgers = {}
-    for workspace_id, tier, name, observes, modes, version in policies.fetchall():
-        rows = limits.refresh(workspace_id, version, changed_rows[workspace_id])
-        ledgers[workspace_id] = WorkspaceLedger(workspace_id, tier, name, observes, frozenset(modes), rows)
-    for workspace_id, measure, period, start, value in _read_meters(meters):
-        key = MeterKey(measure, period, start)
-        ledgers[workspace_id].opening[key] = ledgers[workspace_id].meters[key] = value
-    for workspace_id, external_id, cost, fingerprint in _read_known(known):
-        ledgers[workspace_id].known[external_id] = KnownEvent(cost, fingerprint)
-    return ledgers
-
-
-def _period_keys(group: Sequence[Submission], now: datetime) -> list[dict[str, Any]]:
-    keys = set()
-    for submission in group:
-        moments = {priced.event.occurred_at for priced in submission.events} | {now}
-        starts = {key.period_start for moment in moments for key in meter_keys(moment).values()}
-        keys |= {(submission.workspace_id, start) for start in starts}
-    return [{"w": workspace_id, "t": start} for workspace_id, start in keys]
-
-
-def _event_keys(group: Sequence[Submission]) -> list[dict[str, Any]]:
-    return [
-        {"w": submission.workspace_id, "i": priced.event.external_request_id}
-        for submission in group
-        for priced in submission.events
-    ]
+def as_json(rows: Sequence[dict[str, Any]]) -> str:
+    """`rows` as the one parameter of a statement."""
+    return _encode(rows).decode()
 
 
 def write(connection: psycopg.Connection, ledgers: Collection[WorkspaceLedger], now: datetime) -> None:
@@ -220,18 +157,17 @@ def write(connection: psycopg.Connection, ledgers: Collection[WorkspaceLedger], 
             _ADD_REFUSALS,
             (_refusal_row(ledger, *item) for ledger in ledgers for item in ledger.refusals.items()),
         )
-        _add(connection, _ADD_CROSSINGS, (row for ledger in ledgers for row in _crossing_rows(ledger, now)))
+        _add(connection, _ADD_CROSSINGS, (row for ledger in ledgers for row in _crossing_rows(ledger)))
+        _add(connection, _PUT_LEASES, (row for ledger in ledgers for row in _lease_rows(ledger)))
+        _add(connection, _ADD_HOLDS, (row for ledger in ledgers for row in _hold_rows(ledger)))
+        _add(connection, _NOTE_LEASES, (row for ledger in ledgers for row in _expiry_rows(ledger)))
         connection.execute("COMMIT")
 
 
 def _add(connection: psycopg.Connection, statement: str, rows: Iterable[dict[str, Any]]) -> None:
     listed = list(rows)
     if listed:
-        connection.execute(statement, [_json(listed)])
-
-
-def _json(rows: list[dict[str, Any]]) -> str:
-    return _encode(rows).decode()
+        connection.execute(statement, [as_json(listed)])
 
 
 def _sums_row(ledger: WorkspaceLedger, bucket: datetime, sums: Sums) -> dict[str, Any]:
@@ -276,28 +212,67 @@ def _late_rows(ledgers: Collection[WorkspaceLedger], now: datetime) -> list[dict
     return [{"w": workspace_id, "t": bucket} for workspace_id, bucket in slots if bucket <= newest]
 
 
-def _meter_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:
-    return [
-        {
-            "workspace_id": ledger.workspace_id,
-            "period_start": key.period_start,
-            "period": key.period,
-            "measure": key.measure,
-            "value": value - ledger.opening.get(key, ZERO),
-        }
-        for key, value in ledger.changed_meters()
-    ]
+def _meter_rows(ledger: WorkspaceLedger) -> Iterable[dict[str, Any]]:
+    """What this commit adds to meters, in lists of those that share measure and period."""
+    lists: dict[tuple[str, str, datetime], dict[str, Any]] = {}
+    for key in ledger.changed_meters():
+        row = lists.get(key[:3])
+        if row is None:
+            row = lists[key[:3]] = {
+                "w": ledger.workspace_id, "t": key.period_start, "p": key.period, "m": key.measure,
+                "kinds": [], "values": [], "amounts": [], "tokens": [],
+            }  # fmt: skip
+        row["kinds"].append(key.scope_kind)
+        row["values"].append(key.scope_value)
+        row["amounts"].append(ledger.meters[key] - ledger.opening.get(key, ZERO))
+        row["tokens"].append(ledger.unpriced.get(key, 0) - ledger.opening_unpriced.get(key, 0))
+    return lists.values()
 
 
-def _crossing_rows(ledger: WorkspaceLedger, now: datetime) -> list[dict[str, Any]]:
+def _crossing_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:
     return [
         {
             "limit_id": row.id,
             "period_start": key.period_start,
-            "threshold": threshold,
-            "amount": row.amount,
-            "value": ledger.meters[key],
-            "crossed_at": now,
+            "scope_value": key.scope_value if row.is_each_value else "",
+            "threshold": level.share,
+            "amount": terms.amount,
+            "value": value,
+            "crossed_at": ledger.now,
         }
-        for row, key, threshold in ledger.crossings()
+        for row, key, terms, level, value in ledger.crossings()
     ]
+
+
+def _lease_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:
+    return [
+        {name: getattr(lease.ask, name) for name in list(_LEASE_COLUMNS)[1:13]}
+        | {
+            "workspace_id": ledger.workspace_id,
+            "created_at": lease.created_at,
+            "expires_at": lease.expires_at,
+            "closed_at": lease.closed_at,
+            "outcome": lease.outcome,
+            "settled_usd": lease.settled_usd,
+        }
+        for lease in ledger.changed_leases.values()
+    ]
+
+
+def _hold_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:
+    return [
+        {
+            "workspace_id": ledger.workspace_id,
+            "scope_kind": scope.kind,
+            "scope_value": scope.value,
+            "expires_at": expires_at,
+            "usd": usd,
+            "unpriced_tokens": tokens,
+        }
+        for (scope, expires_at), (usd, tokens) in ledger.hold_changes.items()
+    ]
+
+
+def _expiry_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:
+    ends = [lease.expires_at for lease in ledger.changed_leases.values() if lease.closed_at is None]
+    return [{"w": ledger.workspace_id, "t": max(ends)}] if ends else []

@@ -15,8 +15,19 @@ from .events import (
     WorkspacePolicy,
 )
 from .exports import ExportChunk, ExportFormat, ExportJob, ExportState, ExportWhat
-from .limits import Limit, LimitCrossing, Measure, Meter
+from .leases import Hold, Lease, LeaseOutcome
+from .limits import (
+    Limit,
+    LimitAdjustment,
+    LimitCrossing,
+    Measure,
+    Meter,
+    MeteredScope,
+    ScopeKind,
+    UnpricedPolicy,
+)
 from .prices import CatalogVersion, ModelAlias, ModelPrice
+from .repricing import Repricing, RepricingDay, RepricingState
 from .summaries import (
     AttributionKind,
     AttributionSummary,
@@ -40,24 +51,34 @@ __all__ = [
     "ExportJob",
     "ExportState",
     "ExportWhat",
+    "Hold",
     "LatencySummary",
+    "Lease",
+    "LeaseOutcome",
     "LedgerAudit",
     "LedgerCoverage",
     "Limit",
+    "LimitAdjustment",
     "LimitCrossing",
     "Measure",
     "Meter",
+    "MeteredScope",
     "ModelAlias",
     "ModelPrice",
     "Outcome",
     "Refusal",
     "RefusalReason",
+    "Repricing",
+    "RepricingDay",
+    "RepricingState",
     "Rollup",
     "RowDeletion",
+    "ScopeKind",
     "ServiceTier",
     "SpanLevel",
     "SummaryProgress",
     "SummarySpan",
+    "UnpricedPolicy",
     "UsageSummary",
     "WorkspacePolicy",
 ]

@@ -61,7 +61,7 @@ def first_raw_bucket(purged_before: datetime) -> datetime:
 
 
 class LedgerAudit(models.Model):
-    """The last audit of a workspace: raw rows against roll-ups, roll-ups against meters."""
+    """The last audit of a workspace: raw rows against roll-ups, both against meters, live leases against holds."""
 
     workspace = models.OneToOneField(Workspace, on_delete=models.CASCADE, primary_key=True, related_name="ledger_audit")
     checked_at = models.DateTimeField()

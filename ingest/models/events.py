@@ -75,6 +75,11 @@ class Event(models.Model):
     reasoning_tokens = models.IntegerField(help_text="Part of the output tokens.")
     latency_ms = models.IntegerField(null=True)
     cost_usd = models.DecimalField(max_digits=20, decimal_places=12, null=True, help_text="USD; null means unpriced.")
+    charged_cost_usd = models.DecimalField(
+        max_digits=20, decimal_places=12, null=True, help_text="USD before the first re-pricing; see `repricing_id`."
+    )
+    charged_price_id = models.BigIntegerField(null=True, help_text="The ModelPrice before the first re-pricing.")
+    repricing_id = models.BigIntegerField(null=True, help_text="The last Repricing that changed it; null: as charged.")
     reported_cost_usd = models.DecimalField(
         max_digits=20, decimal_places=12, null=True, help_text="USD, the provider's own figure; shown beside ours."
     )
@@ -184,6 +189,15 @@ class WorkspacePolicy(models.Model):
     )
     has_price_overrides = models.BooleanField(
         default=False, help_text="The plan includes prices of the workspace's own."
+    )
+    leases_until = models.DateTimeField(
+        null=True, editable=False, help_text="No lease of the workspace is live from then on."
+    )
+    rewrites = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="Moves on when stored events are changed or deleted on request.",
     )
     limits_version = models.BigIntegerField(
         default=0, editable=False, help_text="Moves on with every change of the workspace's limits."

@@ -33,7 +33,7 @@ from workspaces.inputs import invalid_input
 from workspaces.models import Role, Workspace
 from workspaces.pages import workspace_page
 
-STAYS = "Requests that are stored already keep what they have: without a price, they stay unpriced."
+STAYS = "Requests that are stored already keep what they have until they are re-priced (Prices, Re-pricing)."
 _GET_POST = ["GET", "POST"]
 _DRAFT = ("provider", "model", "service_tier", "effective_from", "unit_prices")
 _DOUBTED = ("provider", "model", "service_tier", "unit_prices")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -11,12 +12,13 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from ingest import explorer
-from ingest.cost_explained import RULE_WORDS, charge_of, resolved_now
+from ingest.cost_explained import RULE_WORDS, as_charged, charge_of, resolved_now
 from ingest.explorer import Cursor, Page
 from ingest.models import Event, ExportWhat, Rollup, WorkspacePolicy
 from ingest.page_filters import SUGGESTED, RequestFilterForm
 from ingest.retention import raw_detail_starts_at
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.periods import to_wire
 from workspaces.access import WorkspaceAccess
 from workspaces.models import ApiKey, Workspace
 from workspaces.pages import workspace_page
@@ -157,6 +159,8 @@ def request_page(request: HttpRequest, access: WorkspaceAccess, event_id: int) -
         "event": event,
         "row": Row(event, key.name if key else ""),
         "charge": charge,
+        "at_first": as_charged(event),
+        "reprice_url": _reprice_url(event, access.workspace),
         "is_exact": charge is not None and charge.ledger_sum == event.cost_usd,
         "difference": _difference(event),
         "now": now,
@@ -166,6 +170,12 @@ def request_page(request: HttpRequest, access: WorkspaceAccess, event_id: int) -
         "list_query": request.GET.urlencode(),
     }
     return render(request, "ingest/request.html", context)
+
+
+def _reprice_url(event: Event, workspace: Workspace) -> str:
+    """Where its model can be priced again, from its day on."""
+    query = {"provider": event.provider, "model": event.model, "from": to_wire(event.occurred_at)}
+    return f"{reverse('repricing-new', kwargs={'slug': workspace.slug})}?{urlencode(query)}"
 
 
 def _difference(event: Event) -> Decimal | None:

@@ -70,6 +70,7 @@ GROUPS = (
             DocsPage("answers", "Answers and flags", "What every status, reason and flag means."),
             DocsPage("messages", "Messages for your users", "Polite toasts and banners, ready to copy."),
             DocsPage("limits", "Plan limits and budgets", "Two different controls, and what each of them pauses."),
+            DocsPage("leases", "Checks and leases", "Ask before a call, and hold its cost until it is known."),
             DocsPage("rate-limits", "Rate limits and backoff", "What to do with 429, in four languages."),
             DocsPage("status", "Workspace status", "Where the workspace stands, whenever you ask."),
         ),

@@ -21,6 +21,7 @@ class Page:
 MAIN = (
     Page("overview", "Overview", "overview"),
     Page("investigate", "What changed?", "investigate"),
+    Page("budgets", "Budgets", "budgets"),
     Page("alerts", "Alerts", "alerts"),
     Page("versions", "Prompt versions", "versions"),
     Page("requests", "Requests", "requests"),
@@ -31,7 +32,7 @@ MAIN = (
 )
 SETTINGS = (
     Page("settings-general", "General", "settings"),
-    Page("settings-budgets", "Budgets", "budgets"),
+    Page("settings-budgets", "Workspace budgets", "budgets"),
     Page("settings-billing", "Plan and billing", "billing", Role.ADMIN),
     Page("settings-alerts", "Alerts", "alerts"),
     Page("settings-summaries", "Summaries", "reports"),

@@ -170,6 +170,7 @@ class Check:
         self._spend = Decimal(0)
         self._day = ""
         self._model: tuple[str, str, Decimal] = ("", "", Decimal(0))
+        self._run = f"verify-local-{secrets.token_hex(4)}"
 
     def run(self) -> list[str]:
         """Everything, with the former budget settings put back at the end; what is not as documented."""
@@ -277,6 +278,9 @@ class Check:
             "provider": provider,
             "model": model,
             "endpointTag": "verify-local",
+            # Budgets on each tenant or user have seen nothing of these.
+            "tenantId": self._run,
+            "userId": self._run,
             "inputTokens": 0,
             "outputTokens": output_tokens,
             "status": "success",

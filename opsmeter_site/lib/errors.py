@@ -47,3 +47,10 @@ class NotAllowed(OpsmeterError):
 
     status = 403
     reason = "not_allowed"
+
+
+class Conflict(OpsmeterError):
+    """409: understood, and at odds with what is stored; the message says with what."""
+
+    status = 409
+    reason = "conflict"

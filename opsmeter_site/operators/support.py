@@ -6,7 +6,7 @@ from uuid import UUID
 
 from allauth.mfa.models import Authenticator
 from django.db import transaction
-from django.db.models import Exists, Max, OuterRef, QuerySet, Sum
+from django.db.models import Case, Exists, Max, OuterRef, QuerySet, Sum, When
 from rest_framework.renderers import JSONRenderer
 
 from alerts.models import Channel, Delivery, Schedule
@@ -14,9 +14,9 @@ from billing.plans import effective_numbers, overrides_of
 from billing.selectors import standing
 from budgets.selectors import budget_values, workspace_status
 from budgets.serializers import WorkspaceStatusSerializer
-from ingest.models import Event, Limit, LimitCrossing, ModelPrice, Refusal, Rollup
+from ingest.models import Event, Lease, Limit, LimitCrossing, ModelPrice, Refusal, Rollup
 from ingest.selectors import range_sums
-from ingest.standings import with_standing
+from ingest.standings import NEAR, OVER, with_standing
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import QUARTER_HOUR, quarter_hour_of
 from workspaces.models import AuditEntry, Membership, User, Workspace
@@ -56,7 +56,8 @@ def facts(workspace: Workspace, now: datetime) -> dict[str, Any]:
         "numbers": effective_numbers(workspace.plan.plan, overrides_of(workspace.plan)),
         "billing": standing(workspace.pk, now),
         "last_day": range_sums(workspace.pk, until - _DAY, until),
-        "limits": with_standing(Limit.objects.filter(workspace=workspace), now).order_by("measure", "period"),
+        **_limits(workspace, now),
+        "live_leases": Lease.objects.filter(workspace=workspace, closed_at=None, expires_at__gt=now).count(),
         "budgets": budget_values(workspace.pk),
         "status": JSONRenderer().render(status, "application/json; indent=2").decode(),
         "members": _members(workspace),
@@ -70,6 +71,18 @@ def facts(workspace: Workspace, now: datetime) -> dict[str, Any]:
         "schedules": Schedule.objects.filter(workspace=workspace).order_by("kind"),
         "overrides": ModelPrice.objects.filter(workspace=workspace).order_by("-created_at")[:_FEW],
         "trail": workspace.audit_entries.select_related("actor").order_by("-created_at")[:_FEW],
+    }
+
+
+def _limits(workspace: Workspace, now: datetime) -> dict[str, Any]:
+    """Each limit with its amount in force: those of the whole workspace, then of those on scopes the worst."""
+    limits = Limit.objects.filter(workspace=workspace)
+    order = Case(When(scope_kind="", then=0), When(standing=OVER, then=1), When(standing=NEAR, then=2), default=3)
+    standing: Any = with_standing(limits, now)
+    ordered = standing.order_by(order, "measure", "period", "-used", "name")
+    return {
+        "limits": [(limit, limit.amount_at(now)) for limit in ordered[:_FEW]],
+        "scoped_limits": limits.exclude(scope_kind="").count(),
     }
 
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 from django.db import transaction
 
@@ -11,8 +12,8 @@ from alerts.models import Action, Alert, AlertKind, AlertSettings, Channel, Chan
 from billing.services import OpenedWorkspace
 from budgets.services import update_budget_settings
 from ingest import meters
-from ingest.models import Meter
-from ingest.services import lock_ledger
+from ingest.models import Limit, Meter
+from ingest.services import LimitSpec, lock_ledger, put_limit
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import Period, day_of, window_of
 
@@ -35,13 +36,37 @@ def use_requests(opened: OpenedWorkspace, number: int) -> None:
     _count(opened, "requests", [Period.MONTH], Decimal(number))
 
 
+def limit_on(opened: OpenedWorkspace, kind: str, value: str = "", **changes: Any) -> Limit:
+    """A daily USD limit of 50 on one value of a dimension, or without one on each; told at 80 % and above it."""
+    fields: dict[str, Any] = {
+        "source_id": str(uuid4()),
+        "name": "The cap",
+        "measure": "usd",
+        "period": "day",
+        "amount": Decimal(50),
+        "thresholds": (Decimal("0.8"), Decimal(1)),
+        "enforce": False,
+        "scope_kind": kind,
+        "scope_value": value,
+        "is_each_value": not value,
+    }
+    return put_limit(opened.workspace.pk, "budgets", LimitSpec(**fields | changes))
+
+
+def spend_on(opened: OpenedWorkspace, kind: str, **usd: str) -> None:
+    """These values of a dimension have spent so much in the running day and month."""
+    for value, amount in usd.items():
+        _count(opened, "usd", [Period.DAY, Period.MONTH], Decimal(amount), scope_kind=kind, scope_value=value)
+
+
 @transaction.atomic
-def _count(opened: OpenedWorkspace, measure: str, periods: list[Period], value: Decimal) -> None:
+def _count(opened: OpenedWorkspace, measure: str, periods: list[Period], value: Decimal, **scope: str) -> None:
     lock_ledger(opened.workspace.pk)
     now = utc_now()
     for period in periods:
         start = window_of(period, now).start
         key = {"workspace": opened.workspace, "measure": measure, "period": period.value, "period_start": start}
+        key |= {"scope_kind": "", "scope_value": ""} | scope
         Meter.objects.update_or_create(**key, defaults={"value": value})
     meters.record_crossings(opened.workspace.pk, now)
 

@@ -57,6 +57,8 @@ def test_a_warning_is_in_the_inbox_and_on_its_way(opened):
     )
     assert alert.facts == {
         "source": "budgets",
+        "budget_id": limit.source_id,
+        "scope_kind": "workspace",
         "limit_id": str(limit.pk),
         "name": "Daily budget",
         "measure": "usd",

@@ -33,7 +33,7 @@ BEFORE = NOON - timedelta(minutes=1)
             "Held by quiet hours, sent 12:59; 2 not delivered",
         ),
         (Handling.SUMMARY, None, Messages(), "Told in the summary"),
-        (Handling.INBOX, None, Messages(), "In the inbox only, as it is set"),
+        (Handling.INBOX, None, Messages(), "In the inbox only"),
         (Handling.PLAN, None, Messages(), "Not sent at once on this plan: told in the summary if the plan has one"),
         (Handling.NOBODY, None, Messages(), "Told to nobody: no channel and no recipient takes it"),
     ],

@@ -1,12 +1,16 @@
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from django.urls import reverse
 
+from budgets.budget_services import create_budget, raise_budget
+from budgets.drafts import BudgetDraft
 from budgets.models import Budget, BudgetSettings
 from budgets.selectors import BudgetValues, budget_values
 from budgets.services import update_budget_settings
 from ingest.models import Limit
+from opsmeter_site.lib.clock import utc_now
 from tests.factories import OperatorFactory, make_workspace
 from workspaces.models import AuditEntry
 
@@ -130,3 +134,24 @@ def test_budgets_are_only_looked_at(console, opened):
     assert console.post(url("budget", "delete", budget.pk), {"post": "yes"}).status_code == 403
     assert console.post(url("budgetsettings", "delete", opened.workspace.pk), {"post": "yes"}).status_code == 403
     assert Budget.objects.get(workspace=opened.workspace).limit_usd == 5
+
+
+def test_everything_about_scoped_budgets_is_shown(console, opened, django_assert_max_num_queries):
+    update_budget_settings(opened.workspace, acting_user=None, daily_limit_usd=Decimal(5), enforcement="hard")
+    one = create_budget(
+        opened.workspace,
+        BudgetDraft("tenant_id", Decimal(50), scope_value="acme", thresholds_usd=(Decimal(20),)),
+        acting_user=None,
+    )
+    create_budget(opened.workspace, BudgetDraft("model", Decimal(7), is_each_value=True), acting_user=None)
+    raise_budget(one, Decimal(80), utc_now() + timedelta(hours=1), "Launch", acting_user=None)
+    with django_assert_max_num_queries(12):
+        page = console.get(url("budget"), {"q": str(opened.workspace.pk)}).content.decode()
+    for shown in ("Tenant acme", "Each model", "50%, 80%, 20.00 USD", "80.00 until"):
+        assert shown in page
+    raised = console.get(url("budget"), {"q": str(opened.workspace.pk), "raised": "yes"})
+    assert list(raised.context["cl"].result_list) == [one]
+    form = console.get(url("budget", "change", one.pk)).content.decode()
+    assert all(label in form for label in ("Scope kind", "Thresholds usd", "Raised limit usd", "Unpriced", "Launch"))
+    settings = console.get(url("budgetsettings"), {"q": str(opened.workspace.pk)})
+    assert "5.00 USD a day; 2 on scopes" in settings.content.decode()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from budgets.forecast import HISTORY_DAYS, forecast, forecasts
+from budgets.day_rule import HISTORY_DAYS
+from budgets.forecast import forecast, forecasts
 from budgets.services import update_budget_settings
 from ingest.models import LimitCrossing, Meter
 from opsmeter_site.lib.periods import QUARTER_HOUR, Period, day_of
@@ -213,9 +214,9 @@ def test_other_workspaces_and_days_long_ago_do_not_count(opened):
     assert forecasts(opened.workspace.pk, NOON) == {}
 
 
-def test_both_take_four_statements(opened, django_assert_num_queries):
+def test_both_take_three_statements(opened, django_assert_num_queries):
     spend(opened.workspace.pk, hourly(MIDNIGHT - 20 * DAY, NOON))
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(3):
         assert set(forecasts(opened.workspace.pk, NOON)) == set(Period)
 
 

@@ -1,12 +1,15 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
 
 import pytest
 
+from budgets.budget_services import adjust_budget, raise_budget
+from budgets.models import Budget
 from budgets.selectors import budget_values, workspace_status
 from budgets.services import update_budget_settings
 from ingest.models import Limit, Meter
+from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import NotFound
 from opsmeter_site.lib.periods import Period, window_of
 from tests.factories import make_workspace
@@ -161,3 +164,18 @@ def test_an_unknown_workspace_is_not_found():
         workspace_status(uuid4(), NOW)
     with pytest.raises(NotFound):
         budget_values(uuid4())
+
+
+def test_the_status_says_what_is_enforced_a_raise_and_an_adjustment_included(opened):
+    update_budget_settings(opened.workspace, acting_user=opened.owner, daily_limit_usd=Decimal(50))
+    budget = Budget.objects.get(workspace=opened.workspace)
+    now = utc_now()
+    raise_budget(budget, Decimal(80), now + timedelta(hours=2), "a launch", acting_user=opened.owner)
+    adjust_budget(budget, Decimal(60), "a call that was not sent", acting_user=opened.owner)
+
+    raised = workspace_status(opened.workspace.pk, now).daily
+    assert (raised.limit_usd, raised.spend_usd, raised.is_exceeded) == (Decimal(80), Decimal(60), False)
+    later = workspace_status(opened.workspace.pk, now + timedelta(hours=2)).daily
+    if later.window == raised.window:
+        assert (later.limit_usd, later.is_exceeded) == (Decimal(50), True)
+    assert workspace_status(opened.workspace.pk, now).monthly.limit_usd is None

@@ -11,14 +11,20 @@ from ingest import pricing
 from ingest.admin_facts import CappedPaginator, usd
 from ingest.models import (
     Event,
+    Hold,
+    Lease,
     LedgerAudit,
     LedgerCoverage,
     Limit,
+    LimitAdjustment,
     LimitCrossing,
     Meter,
+    MeteredScope,
     ModelAlias,
     ModelPrice,
     Refusal,
+    Repricing,
+    RepricingDay,
     Rollup,
     WorkspacePolicy,
 )
@@ -37,12 +43,18 @@ FACTS = [
     Refusal,
     Meter,
     Limit,
+    LimitAdjustment,
     LimitCrossing,
+    MeteredScope,
+    Lease,
+    Hold,
+    Repricing,
+    RepricingDay,
     WorkspacePolicy,
     LedgerCoverage,
     LedgerAudit,
 ]
-LARGE = [Event, Rollup, Refusal, Meter]
+LARGE = [Event, Rollup, Refusal, Meter, Lease, Hold]
 
 
 def url(model, name="changelist", *args):
@@ -99,6 +111,46 @@ def rows(opened):
         drift_requests=0,
         details={},
     )
+    budgeted(opened, limit, now)
+    repriced(opened, now)
+
+
+def budgeted(opened, limit, now):
+    """What limits count besides events."""
+    workspace = opened.workspace
+    LimitAdjustment.objects.create(limit=limit, period_start=day_of(now).start, usd=-2, reason="Load test")
+    MeteredScope.objects.create(workspace=workspace, kind="tenant_id", value="acme", is_each_value=False)
+    expires_at = now.replace(microsecond=0) + timedelta(minutes=5)
+    columns = ("endpoint_tag", "prompt_version", "user_id", "tenant_id")
+    Lease.objects.create(
+        workspace=workspace,
+        external_request_id="held",
+        api_key_id=opened.api_key.pk,
+        provider="openai",
+        model="gpt-4o",
+        environment="prod",
+        data_mode="real",
+        usd=Decimal("0.1"),
+        unpriced_tokens=0,
+        expires_at=expires_at,
+        **dict.fromkeys(columns, "unknown"),
+    )
+    Hold.objects.create(workspace=workspace, expires_at=expires_at, usd=Decimal("0.1"), unpriced_tokens=0)
+
+
+def repriced(opened, now):
+    """A re-pricing that waits for an answer."""
+    job = Repricing.objects.create(
+        workspace=opened.workspace,
+        created_by=opened.owner,
+        reason="The price was wrong",
+        start=now - timedelta(days=1),
+        end=now,
+        state="previewed",
+        catalogue_version=1,
+        last_id=1,
+    )
+    RepricingDay.objects.create(repricing=job, day=day_of(now).start, is_preview=True, rows=3, after_usd=1)
 
 
 @pytest.mark.usefixtures("rows")

@@ -13,7 +13,9 @@ from django.db.models import F
 from ingest import audit as audit_module
 from ingest import retention
 from ingest.audit import audit_all, repair_ledger
-from ingest.models import Event, LedgerAudit, Meter, Rollup
+from ingest.models import Event, Hold, LedgerAudit, Meter, Rollup, WorkspacePolicy
+from ingest.services import LimitSpec, put_limit
+from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import QUARTER_HOUR
 from tests.ledger import NOON, assert_exact, audit, make_event, make_events, make_workspace, meter_values
 from tests.together import run_together
@@ -81,6 +83,33 @@ class TestPlantedDrift:
         (row,) = report.meters
         assert (row.measure, row.period, row.actual - row.expected) == ("usd", "month", SMALLEST)
         assert (report.rollups, report.drift_usd, report.drift_requests) == ([], SMALLEST, 0)
+
+    @pytest.mark.parametrize("column", ["value", "unpriced_tokens"])
+    @pytest.mark.parametrize("scope_kind", ["", "model", "tenant_id"])
+    def test_a_meter_of_any_scope_is_found(self, workspace: Workspace, scope_kind: str, column: str) -> None:
+        for kind in ("model", "tenant_id"):
+            _set_limit(workspace, kind)
+        assert_exact(workspace)
+        months = Meter.objects.filter(workspace=workspace, measure="usd", period="month", scope_kind=scope_kind)
+        months.update(**{column: F(column) + 1})
+
+        report = audit(workspace.id)
+
+        (row,) = report.meters
+        assert (row.scope_kind, row.period) == (scope_kind, "month")
+        assert (row.actual + row.actual_unpriced_tokens) - (row.expected + row.expected_unpriced_tokens) == 1
+        assert report.drift_usd == (1 if column == "value" else 0)
+        assert not report.is_exact
+
+    def test_a_meter_of_a_scope_that_is_missing_or_invented_is_found(self, workspace: Workspace) -> None:
+        _set_limit(workspace, "tenant_id")
+        Meter.objects.filter(workspace=workspace, scope_kind="tenant_id", period="month").delete()
+        invented = {"measure": "usd", "period": "day", "period_start": NOON.replace(hour=0), "value": 1}
+        Meter.objects.create(workspace=workspace, scope_kind="model", scope_value="nobody-limits-it", **invented)
+
+        found = {(row.scope_kind, row.scope_value, row.actual) for row in audit(workspace.id).meters}
+
+        assert found == {("tenant_id", "unknown", 0), ("model", "nobody-limits-it", 1)}
 
     def test_a_meter_that_is_missing_or_invented_is_found(self, workspace: Workspace) -> None:
         Meter.objects.filter(workspace=workspace, measure="requests").delete()
@@ -279,6 +308,22 @@ class TestCommands:
         )
         assert report["meters"][0]["periodStart"] == "2026-06-01T00:00:00Z"
 
+    def test_the_scope_of_a_wrong_meter_or_hold_is_printed(self, workspace: Workspace) -> None:
+        _set_limit(workspace, "tenant_id")
+        Meter.objects.filter(workspace=workspace, scope_kind="tenant_id", period="month").update(unpriced_tokens=0)
+        until = utc_now().replace(microsecond=0) + DAY
+        WorkspacePolicy.objects.filter(workspace=workspace).update(leases_until=until)
+        Hold.objects.create(
+            workspace=workspace, scope_kind="model", scope_value="gpt", expires_at=until, usd=3, unpriced_tokens=0
+        )
+        output = StringIO()
+        with pytest.raises(SystemExit):
+            call_command("audit_ledger", stdout=output)
+        assert "usd a month, 2026-06-01  tenantId unknown" in output.getvalue()
+        assert "model gpt" in output.getvalue()
+        assert "-3.000000000000" in output.getvalue()
+        assert "drift: 3.000000000000 USD, 0 requests — NOT EXACT" in output.getvalue()
+
     @pytest.mark.parametrize("by", ["slug", "id"])
     def test_one_workspace_is_named_by_slug_or_id(self, workspace: Workspace, by: str) -> None:
         other = make_workspace()
@@ -306,6 +351,12 @@ class TestCommands:
         Rollup.objects.filter(workspace=workspace).update(errors=9)
         _run("rebuild_rollups", "--workspace", workspace.slug, "--yes")
         assert_exact(workspace)
+
+
+def _set_limit(workspace: Workspace, kind: str) -> None:
+    """Have the meters of each value of a dimension kept."""
+    spec = LimitSpec(kind, "Budget", "usd", "month", Decimal(9), (Decimal(1),), False, kind, is_each_value=True)
+    put_limit(workspace.id, "budgets", spec)
 
 
 def _run(*command: Any) -> str:

@@ -123,6 +123,8 @@ AS_WRITTEN = {
     "priceId": 8,
     "apiKeyId": 9,
     "metadata": {"a": "b\nc", "n": 1, "x": None},
+    "asChargedUsd": "0.000000000012",
+    "repriced": False,
 }
 
 
@@ -135,7 +137,16 @@ def test_a_request_is_written_with_everything_that_is_stored_of_it(workspace: Wo
     (row,) = rows_of(written(outline(workspace)))
     assert json.loads(row.pop("metadata")) == FACTS["metadata"]
     expected = {name: str(value) for name, value in AS_WRITTEN.items() if name != "metadata"}
-    assert row == expected | {"id": str(event.pk)}
+    assert row == expected | {"id": str(event.pk), "repriced": "false"}
+
+
+@pytest.mark.parametrize(("charged", "written_as"), [(Decimal("0.25"), "0.250000000000"), (None, None)])
+def test_a_repriced_request_says_what_was_charged_at_first(
+    workspace: Workspace, charged: Decimal | None, written_as: str | None
+) -> None:
+    make_event(workspace, cost_usd=Decimal("0.5"), charged_cost_usd=charged, repricing_id=7)
+    (line,), _ = lines_of(written(outline(workspace, form="jsonl")))
+    assert (line["costUsd"], line["asChargedUsd"], line["repriced"]) == ("0.500000000000", written_as, True)
 
 
 def test_what_is_not_known_is_empty(workspace: Workspace) -> None:

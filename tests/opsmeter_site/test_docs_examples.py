@@ -16,8 +16,6 @@ from standardwebhooks import Webhook
 
 from alerts.channels.webhook import with_new_secret
 from billing.examples import PORTAL, REQUESTED_END, REQUESTED_PLAN, STANDING, STARTED_CHECKOUT
-from billing.plans import Overrides
-from billing.services import change_workspace_plan
 from budgets.examples import STATUS
 from ingest.gateway.openapi_schemas import PLAN_LIMIT_EXAMPLE
 from ingest.models import Event
@@ -26,7 +24,7 @@ from opsmeter_site.embedded import budget_table, docs_examples
 from opsmeter_site.lib import redis
 from opsmeter_site.lib.clock import utc_now
 from tests.conftest import MODEL, PROVIDER
-from tests.docs import Visitor, new_person
+from tests.docs import Visitor
 from tests.factories import token_for
 from tests.otlp import PATH, chat, events, export
 from tests.servers import ROOT, free_port, wait_until
@@ -54,26 +52,13 @@ BILLING_ANSWERS = {
     "portal_answer": PORTAL,
     "standing_answer": STANDING,
 }
+ASKING = {"budget_new", "check", "check_answer", "lease", "lease_answer"}  # in test_docs_leases.py
 OTHERS = {"payload", "prices_answer", "webhook"}
 
 
 def test_every_block_is_accounted_for():
-    assert BLOCKS.keys() == SENDERS | ANSWERS | COMMANDS | MESSAGES | OTHERS | BILLING | BILLING_ANSWERS.keys()
-
-
-@pytest.fixture
-def person_of(committed, server) -> Callable[..., Visitor]:
-    """Somebody signed in on the running server, with the first key of a workspace of their own in every example."""
-
-    def make(**overrides: int) -> Visitor:
-        visitor = new_person(f"127.0.0.1:{server.port}")
-        if overrides:
-            change_workspace_plan(
-                visitor.workspace, plan_tier="free", overrides=Overrides(**overrides), acting_user=None
-            )
-        return visitor
-
-    return make
+    others = MESSAGES | OTHERS | BILLING | BILLING_ANSWERS.keys() | ASKING
+    assert BLOCKS.keys() == SENDERS | ANSWERS | COMMANDS | others
 
 
 PAGES_OF = {
@@ -81,6 +66,7 @@ PAGES_OF = {
     "send": "/docs/rate-limits/",
     "retry": "/docs/rate-limits/",
     "batch": "/docs/batches/",
+    "lease": "/docs/leases/",
     "webhook": "/docs/alerts/",
 }
 
@@ -181,7 +167,7 @@ def test_what_was_throttled_is_sent_again_and_counts_once(person_of, language):
     person = person_of(requests_per_minute=1)
     run("curl", code_of(person, "send-curl"), lambda _printed: bool(stored(person)))
     # The window that this opened ends in a moment, and not in a minute.
-    assert redis.client().pexpire(f"{settings.REDIS_KEY_PREFIX}:rate:{person.workspace.pk}", 1_500)
+    assert redis.client().pexpire(f"{settings.REDIS_KEY_PREFIX}:rate:ingest:{person.workspace.pk}", 1_500)
     assert run(language, code_of(person, f"retry-{language}")) == ""
     assert stored(person) == {"docs-curl-1", f"docs-retry-{language}-1"}
 
@@ -234,11 +220,6 @@ def shape(value: Any) -> Any:
 
 def shown(visitor: Visitor, block: str) -> Any:
     return json.loads(visitor.all_code()[f"{block}-json"])
-
-
-@pytest.fixture
-def reader(committed) -> Visitor:
-    return new_person()
 
 
 def test_the_answer_to_an_event_is_as_shown(reader, client_of):

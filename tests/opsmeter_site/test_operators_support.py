@@ -14,8 +14,10 @@ from django.urls import reverse
 
 from billing.models import ChangeRequest
 from billing.services import change_workspace_plan
+from budgets.budget_services import create_budget, raise_budget
+from budgets.drafts import BudgetDraft
 from budgets.services import update_budget_settings
-from ingest.models import LedgerAudit, Meter, ModelPrice, Refusal
+from ingest.models import Lease, LedgerAudit, Meter, ModelPrice, Refusal
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import quarter_hour_of
 from tests.billing.provider_facts import subscribe
@@ -138,7 +140,7 @@ def test_everything_about_a_workspace_is_on_one_page(console):
     console.get(page_of(people.workspace))
     with CaptureQueriesContext(connection) as queries:
         response = console.get(page_of(people.workspace))
-    assert len(queries) <= 28
+    assert len(queries) <= 30
     text = " ".join(response.content.decode().split())
     shown = (
         people.workspace.slug,
@@ -165,6 +167,33 @@ def test_everything_about_a_workspace_is_on_one_page(console):
     assert "<td>yes</td>" in text
     assert people.opened.api_key_plain not in text
     assert people.outsider.email not in text
+
+
+@database
+def test_limits_on_scopes_and_live_leases_are_shown(console):
+    opened = make_workspace("pro")
+    draft = BudgetDraft("tenant_id", Decimal(50), scope_value="acme")
+    budget = create_budget(opened.workspace, draft, acting_user=None)
+    raise_budget(budget, Decimal(75), utc_now() + timedelta(hours=1), "Launch", acting_user=None)
+    for minutes, closed_at in ((5, None), (9, None), (5, utc_now()), (-1, None)):
+        make_lease(opened, expires_at=utc_now() + timedelta(minutes=minutes), closed_at=closed_at)
+    text = " ".join(console.get(page_of(opened.workspace)).content.decode().split())
+    shown = ("Tenant acme, daily", "Tenant acme</span>", "$75.00", "1 on scopes", "2 live leases")
+    assert [words for words in shown if words not in text] == []
+
+
+def make_lease(opened, **changes):
+    fields = dict.fromkeys(
+        ("provider", "model", "endpoint_tag", "prompt_version", "environment", "data_mode", "user_id", "tenant_id"), "x"
+    )
+    return Lease.objects.create(
+        **fields | changes,
+        workspace=opened.workspace,
+        external_request_id=str(uuid4()),
+        api_key_id=opened.api_key.pk,
+        usd=1,
+        unpriced_tokens=0,
+    )
 
 
 @database

@@ -8,8 +8,11 @@ from django.contrib.auth import authenticate
 from django.core.management import call_command
 
 from alerts.models import Report
+from budgets.budget_selectors import standings
+from budgets.models import Budget
 from budgets.selectors import budget_values
 from ingest.models import Event
+from opsmeter_site.lib.clock import utc_now
 from workspaces.keys import identify_api_key
 from workspaces.models import User
 from workspaces.services import update_user
@@ -46,6 +49,20 @@ def test_the_demo_workspace_has_a_budget_that_counts_its_data(capsys):
     budgets = budget_values(UUID(made["workspaceId"]))
     assert "demo" in budgets.counted_data_modes
     assert budgets.monthly_limit_usd >= 1
+
+
+def test_the_demo_workspace_has_believable_budgets_on_scopes_that_refuse_nothing(capsys):
+    workspace_id = UUID(run(capsys)["workspaceId"])
+
+    scoped = Budget.objects.filter(workspace=workspace_id).exclude(scope_kind="").order_by("name")
+    assert [budget.name for budget in scoped] == [
+        "Each tenant, daily",
+        "Model claude-sonnet-4-5, monthly",
+        "Tenant acme, monthly",
+    ]
+    found = standings(workspace_id, list(scoped), utc_now())
+    assert found[0].values
+    assert [standing.is_exceeded for standing in found if standing.is_enforced] == [False]
 
 
 def test_the_demo_workspace_has_a_summary_to_read(capsys):

@@ -1,4 +1,4 @@
-"""`manage.py audit_ledger`: print where raw rows, roll-ups and meters disagree; exit code 1 if they do anywhere."""
+"""`manage.py audit_ledger`: print where raw rows, sums, leases and holds disagree; exit code 1 if they do anywhere."""
 
 import json
 import sys
@@ -7,13 +7,20 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from ingest.audit import LedgerReport, MeterDrift, RollupDrift, audit_all, audit_workspace
+from ingest.audit import HoldDrift, LedgerReport, MeterDrift, RollupDrift, audit_all, audit_workspace
 from ingest.management.workspace_argument import find_workspace
+from ingest.scopes import wire_name
 from opsmeter_site.lib.clock import utc_now
+
+_METER_HEAD = ("meter", "scope", "events", "meter says", "difference", "unpriced tokens")
+_HOLD_HEAD = ("until", "scope", "leases", "held", "difference", "unpriced tokens")
 
 
 class Command(BaseCommand):
-    help = "Compares raw rows, roll-ups and meters of every workspace, or of one. Exit code 1 if any drift is not zero."
+    help = (
+        "Compares raw rows, roll-ups and meters, leases and holds of every workspace, or of one. Exit code 1 if any "
+        "drift is not zero."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--workspace", metavar="SLUG|ID", help="only this workspace")
@@ -65,8 +72,11 @@ def describe(report: LedgerReport) -> str:
             [_rollup_cells(row) for row in report.rollups],
         )
     if report.meters:
-        lines.append("  roll-ups minus meters:")
-        lines += _table(("meter", "roll-ups", "meter says", "difference"), [_meter_cells(row) for row in report.meters])
+        lines.append("  events minus meters:")
+        lines += _table(_METER_HEAD, [_meter_cells(row) for row in report.meters])
+    if report.holds:
+        lines.append("  live leases minus holds:")
+        lines += _table(_HOLD_HEAD, [_hold_cells(row) for row in report.holds])
     return "\n".join(lines)
 
 
@@ -84,8 +94,22 @@ def _rollup_cells(row: RollupDrift) -> tuple[str, ...]:
 
 
 def _meter_cells(row: MeterDrift) -> tuple[str, ...]:
+    meter = f"{row.measure} a {row.period}, {row.period_start:%Y-%m-%d}"
+    return (meter, _scope(row), *_differences(row))
+
+
+def _hold_cells(row: HoldDrift) -> tuple[str, ...]:
+    return (f"{row.expires_at:%Y-%m-%d %H:%M:%S}", _scope(row), *_differences(row))
+
+
+def _scope(row: MeterDrift | HoldDrift) -> str:
+    return f"{wire_name(row.scope_kind)} {row.scope_value}".rstrip()
+
+
+def _differences(row: MeterDrift | HoldDrift) -> tuple[str, ...]:
     amounts = (row.expected, row.actual, row.expected - row.actual)
-    return (f"{row.measure} a {row.period}, {row.period_start:%Y-%m-%d}", *(f"{amount:.12f}" for amount in amounts))
+    tokens = row.expected_unpriced_tokens - row.actual_unpriced_tokens
+    return (*(f"{amount:.12f}" for amount in amounts), str(tokens))
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -11,8 +11,8 @@ from ingest.management.workspace_argument import find_workspace
 
 class Command(BaseCommand):
     help = (
-        "Makes a workspace's roll-ups again from its raw rows, where those are complete, and its meters from the "
-        "roll-ups. Ingest may go on meanwhile. Run audit_ledger before and after."
+        "Makes a workspace's roll-ups again from its raw rows, where those are complete, its meters from both, and "
+        "what is held from its live leases. Ingest may go on meanwhile. Run audit_ledger before and after."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

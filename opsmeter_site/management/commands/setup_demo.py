@@ -12,10 +12,13 @@ from django.db import transaction
 from alerts.models import ReportKind
 from alerts.report_runs import make_report_now
 from billing.services import open_workspace
+from budgets.budget_services import create_budget
+from budgets.drafts import BudgetDraft
+from budgets.models import BudgetPeriod, Enforcement
 from budgets.services import update_budget_settings
 from ingest.gateway.demo import load_history
 from ingest.meters import current_meters
-from ingest.models import DataMode, Event, Measure
+from ingest.models import DataMode, Event, Measure, ScopeKind
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import Period
 from workspaces import services
@@ -28,6 +31,24 @@ HISTORY_EVENTS = 1_500
 HISTORY_DAYS = 30
 # So much of the month's budget is spent at first: past the warning, so that the inbox has something to show.
 _SPENT_SHARE = Decimal("0.86")
+# By its token ranges a month of demo data costs some 13 USD, a fifth of it each tenant, so the hard stop has room.
+SCOPED_BUDGETS = (
+    BudgetDraft(
+        ScopeKind.TENANT_ID.value,
+        Decimal(8),
+        scope_value="acme",
+        period=BudgetPeriod.MONTH.value,
+        enforcement=Enforcement.HARD.value,
+    ),
+    BudgetDraft(ScopeKind.TENANT_ID.value, Decimal("0.25"), is_each_value=True),
+    BudgetDraft(
+        ScopeKind.MODEL.value,
+        Decimal(10),
+        scope_value="claude-sonnet-4-5",
+        period=BudgetPeriod.MONTH.value,
+        thresholds_usd=(Decimal(4),),
+    ),
+)
 _PASSWORD_BYTES = 12
 
 
@@ -48,6 +69,8 @@ class Command(BaseCommand):
             load_history(workspace_id, api_key_id, events=HISTORY_EVENTS, days=HISTORY_DAYS)
             workspace = Workspace.objects.get(pk=workspace_id)
             _set_budget(workspace)
+            for draft in SCOPED_BUDGETS:
+                create_budget(workspace, draft, acting_user=None)
             owner = User.objects.get(email=OWNER_EMAIL)
             make_report_now(workspace, ReportKind.WEEKLY, owner, queue_mail=True)
         if options["json"]:

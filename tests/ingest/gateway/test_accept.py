@@ -26,6 +26,7 @@ SEED_KEYS = [
     "freeLimitRemainingRequests",
     "externalRequestId",
     "costUsd",
+    "budget",
 ]
 
 
@@ -56,6 +57,7 @@ def test_the_answer_is_the_contract_key_for_key(client_of):
         "freeLimitRemainingRequests": 9999,
         "externalRequestId": "ext_1",
         "costUsd": 0.000045,
+        "budget": None,
     }
 
 

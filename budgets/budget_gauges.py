@@ -1,0 +1,94 @@
+"""One budget as a bar: what is spent, what leases hold, where the thresholds and the limit are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from html import escape
+
+from django.utils.safestring import SafeString
+
+from budgets.budget_selectors import BudgetStanding
+from ingest.limits import Level
+from opsmeter_site.lib.charts.gauge import GaugeState
+from opsmeter_site.lib.charts.scale import ZERO, percent
+from opsmeter_site.lib.formats import usd
+
+_WORDS = {GaugeState.NORMAL: "Within the limit", GaugeState.WARNING: "Near the limit", GaugeState.EXCEEDED: "Exceeded"}
+_SIGNS = {GaugeState.NORMAL: "✓", GaugeState.WARNING: "!", GaugeState.EXCEEDED: "✕"}
+_WHOLE = Decimal(1)
+
+
+def state_of(standing: BudgetStanding) -> GaugeState:
+    """How a budget stands; the ledger's rules decide."""
+    if standing.is_exceeded:
+        return GaugeState.EXCEEDED
+    return GaugeState.WARNING if standing.is_warning else GaugeState.NORMAL
+
+
+def budget_gauge(gauge_id: str, name: str, standing: BudgetStanding, levels: Sequence[Level]) -> SafeString:
+    """The gauge of a budget. `gauge_id` is unique on its page: letters, digits and hyphens.
+
+    `levels` are its thresholds at the limit in force. The scale grows with spend, so that twice the limit looks so.
+    """
+    state = state_of(standing)
+    bar = _Bar(max(standing.spend_usd, ZERO), standing.held_usd, standing.limit_usd)
+    amount, of_limit = usd(standing.spend_usd), f"of {usd(standing.limit_usd)}"
+    held = f"{usd(bar.held)} held by leases" if bar.held else ""
+    more = f" <span>+ {escape(held)}</span>" if held else ""
+    marks = [level.amount for level in levels if level.amount < standing.limit_usd]
+    told = f"told at {', '.join(usd(mark) for mark in marks)}" if marks else ""
+    used = f"{_WORDS[state]}, {bar.used}% used"
+    key = f'<span class="gauge-key">{escape(told)}</span>' if told else ""
+    spoken = ". ".join(text for text in (f"{amount} {of_limit}", held, used, told) if text)
+    return SafeString(
+        f'<div class="chart-gauge budget-gauge gauge-{state}"><p class="gauge-figures">'
+        f"<strong>{escape(amount)}</strong> {escape(of_limit)}{more}</p>"
+        f'<div class="gauge-meter" role="meter" aria-label="{escape(name)}" aria-valuemin="0"'
+        f' aria-valuemax="{bar.end:f}" aria-valuenow="{bar.spent:f}" aria-valuetext="{escape(spoken)}">'
+        f"{bar.drawing(gauge_id, marks)}</div>"
+        f'<p class="gauge-state"><span class="gauge-sign" aria-hidden="true">{_SIGNS[state]}</span>'
+        f"<span>{used}</span>{key}</p></div>"
+    )
+
+
+@dataclass(frozen=True)
+class _Bar:
+    spent: Decimal
+    held: Decimal
+    limit: Decimal
+
+    @property
+    def end(self) -> Decimal:
+        """The value at the right end."""
+        return max(self.spent + self.held, self.limit)
+
+    @property
+    def used(self) -> str:
+        """Rounded down, so that 100% means reached."""
+        return f"{int(self.spent * 100 / self.limit):,}"
+
+    def drawing(self, gauge_id: str, marks: Sequence[Decimal]) -> str:
+        limit, spent = self.limit / self.end, self.spent / self.end
+        lines = "".join(_mark("gauge-warn", mark / self.end) for mark in marks)
+        return (
+            '<svg class="gauge-track" width="100%" height="12" aria-hidden="true">'
+            f'<pattern id="{gauge_id}-held" width="6" height="6" patternUnits="userSpaceOnUse"'
+            ' patternTransform="rotate(45)"><rect class="gauge-stripe" width="2.5" height="6"/></pattern>'
+            f"{_piece('gauge-beyond', limit, _WHOLE)}"
+            f"{_piece('gauge-held', spent, spent + self.held / self.end, fill=f'url(#{gauge_id}-held)')}"
+            f"{_piece('gauge-spent', ZERO, spent)}{_piece('gauge-excess', limit, max(limit, spent))}</svg>"
+            '<svg class="gauge-marks" width="100%" height="18" aria-hidden="true">'
+            f"{lines}{_mark('gauge-limit', limit)}</svg>"
+        )
+
+
+def _piece(name: str, start: Decimal, end: Decimal, fill: str = "") -> str:
+    """A stretch of the track; both ends are shares of it."""
+    paint = f' fill="{fill}"' if fill else ""
+    where = f'x="{percent(start)}" y="0" width="{percent(end - start)}" height="12"'
+    return f'<rect class="{name}" {where}{paint}/>' if end > start else ""
+
+
+def _mark(name: str, share: Decimal) -> str:
+    x = percent(share)
+    return f'<line class="{name}" x1="{x}" x2="{x}" y1="0" y2="18"/>'

@@ -194,7 +194,15 @@ def _scope_facts(crossing: LimitCrossing, subject: str) -> dict[str, object]:
 def _title(name: str, crossing: LimitCrossing, share: Decimal) -> str:
     if crossing.threshold >= OVER:
         return f"{name} {_over_word(crossing.limit.measure)}: {_used(crossing)}"
-    return f"{name}: {formats.share(share)} used ({_used(crossing)})"
+    past = f"past {_threshold(crossing)}, " if _is_overtaken(crossing) else ""
+    return f"{name}: {past}{formats.share(share)} used ({_used(crossing)})"
+
+
+def _is_overtaken(crossing: LimitCrossing) -> bool:
+    """Whether a higher threshold was reached, too: then the share alone does not tell their alerts apart."""
+    limit = crossing.limit
+    levels = levels_of(crossing.amount, limit.thresholds, limit.thresholds_usd)
+    return any(level.share > crossing.threshold and level.amount <= crossing.value for level in levels)
 
 
 def _over_word(measure: str) -> str:

@@ -61,11 +61,13 @@ def check_raise(old_usd: Decimal, limit_usd: Decimal, until: datetime, reason: s
     return text
 
 
-def check_adjustment(draft: BudgetDraft, usd: Decimal, reason: str, scope_value: str) -> tuple[str, str]:
+def check_adjustment(
+    workspace_id: UUID, draft: BudgetDraft, usd: Decimal, reason: str, scope_value: str
+) -> tuple[str, str]:
     """The reason and the scope value, cleaned. Raises `InvalidInput` for what cannot be added to such a budget."""
     errors = []
-    # The order matters: NaN cannot be compared.
-    if not usd.is_finite() or not usd or abs(usd) > MAX_LIMIT_USD:
+    # The order matters: NaN cannot be compared. Nor is anything calculated with a number that may have a huge exponent.
+    if not usd.is_finite() or not usd or not -MAX_LIMIT_USD <= usd <= MAX_LIMIT_USD:
         errors.append(FieldError("usd", f"Must be a number other than 0, at most {MAX_LIMIT_USD:,} either way."))
     elif usd != round(usd, LIMIT_DECIMALS):
         errors.append(FieldError("usd", f"At most {LIMIT_DECIMALS} decimals."))
@@ -73,6 +75,8 @@ def check_adjustment(draft: BudgetDraft, usd: Decimal, reason: str, scope_value:
     if draft.is_each_value:
         try:
             value = cleaned_value(draft.scope_kind, scope_value)
+            if draft.scope_kind == ScopeKind.API_KEY_ID:
+                value = str(_key(workspace_id, value).pk)
         except ValueError as error:
             errors.append(FieldError("scope_value", str(error)))
     elif scope_value:
@@ -128,17 +132,28 @@ def _scope(workspace_id: UUID, draft: BudgetDraft) -> tuple[str, list[FieldError
 
 def _live_key(workspace_id: UUID, text: str) -> str:
     """The id of a key that still sends, in its one spelling. Raises ValueError, with a sentence, for any other."""
-    key = ApiKey.objects.filter(workspace_id=workspace_id, pk=int(text)).first()
-    if key is None:
-        raise ValueError("Must be the id of an API key of this workspace.")
+    key = _key(workspace_id, text)
     if key.revoked_at is not None:
         raise ValueError("This API key is revoked: no more events come with it.")
     return str(key.pk)
 
 
+def _key(workspace_id: UUID, text: str) -> ApiKey:
+    """The workspace's key with that id. Raises ValueError, with a sentence, if it has none."""
+    key = ApiKey.objects.filter(workspace_id=workspace_id, pk=int(text)).first()
+    if key is None:
+        raise ValueError("Must be the id of an API key of this workspace.")
+    return key
+
+
 def _threshold_errors(draft: BudgetDraft) -> Iterator[FieldError]:
     shares, amounts = draft.thresholds, draft.thresholds_usd
-    bad_shares = [error for share in shares for error in number_errors("thresholds", share, OVER, THRESHOLD_DECIMALS)]
+    bad_shares = [
+        # In percent, as people write them.
+        FieldError("thresholds", "A share must be above 0% and at most 100%, with at most 2 decimals.")
+        for share in shares
+        if any(number_errors("thresholds", share, OVER, THRESHOLD_DECIMALS))
+    ]
     bad_amounts = [error for usd in amounts for error in _amount_errors(usd, draft.limit_usd)]
     # One line each: ten thresholds with the same fault are one fault.
     yield from bad_shares[:1]

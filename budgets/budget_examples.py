@@ -76,6 +76,7 @@ SIMULATION: dict[str, Any] = {
     "start": "2026-02-06T00:00:00Z",
     "end": "2026-03-07T14:20:00Z",
     "exactFrom": None,
+    "knownFrom": None,
     "sentRequests": 98231,
     "sentUsd": 812.4,
     "refusedRequests": 120,

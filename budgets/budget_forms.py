@@ -14,7 +14,6 @@ from budgets.budget_words import thresholds_in_words
 from budgets.drafts import BudgetDraft
 from budgets.forms import LimitField
 from budgets.models import DEFAULT_THRESHOLDS, BudgetPeriod, Enforcement
-from budgets.scope_words import key_names, value_in_words
 from ingest.models import DataMode, Environment, ScopeKind, UnpricedPolicy
 from ingest.scopes import cleaned_value
 from opsmeter_site.lib.errors import FieldError, InvalidInput, OpsmeterError
@@ -215,11 +214,6 @@ def scope_value(workspace: Workspace, kind: str, typed: str) -> str:
     if key is None:
         raise ValueError("There is no API key with this name.")
     return str(key.pk)
-
-
-def typed_value(kind: str, value: str, workspace: Workspace) -> str:
-    """The other way round: what to type for a value."""
-    return value_in_words(kind, value, key_names(workspace.pk)) if kind == ScopeKind.API_KEY_ID else value
 
 
 class FilterForm(forms.Form):

@@ -13,7 +13,6 @@ from opsmeter_site.lib.charts.gauge import GaugeState
 from opsmeter_site.lib.charts.scale import ZERO, percent
 from opsmeter_site.lib.formats import usd
 
-_WORDS = {GaugeState.NORMAL: "Within the limit", GaugeState.WARNING: "Near the limit", GaugeState.EXCEEDED: "Exceeded"}
 _SIGNS = {GaugeState.NORMAL: "✓", GaugeState.WARNING: "!", GaugeState.EXCEEDED: "✕"}
 _WHOLE = Decimal(1)
 
@@ -37,7 +36,7 @@ def budget_gauge(gauge_id: str, name: str, standing: BudgetStanding, levels: Seq
     more = f" <span>+ {escape(held)}</span>" if held else ""
     marks = [level.amount for level in levels if level.amount < standing.limit_usd]
     told = f"told at {', '.join(usd(mark) for mark in marks)}" if marks else ""
-    used = f"{_WORDS[state]}, {bar.used}% used"
+    used = f"{_state_in_words(state, standing.spend_usd, marks)}, {bar.used}% used"
     key = f'<span class="gauge-key">{escape(told)}</span>' if told else ""
     spoken = ". ".join(text for text in (f"{amount} {of_limit}", held, used, told) if text)
     return SafeString(
@@ -49,6 +48,14 @@ def budget_gauge(gauge_id: str, name: str, standing: BudgetStanding, levels: Seq
         f'<p class="gauge-state"><span class="gauge-sign" aria-hidden="true">{_SIGNS[state]}</span>'
         f"<span>{used}</span>{key}</p></div>"
     )
+
+
+def _state_in_words(state: GaugeState, spent: Decimal, marks: Sequence[Decimal]) -> str:
+    """A budget is near its limit once the last threshold below it is passed."""
+    if state != GaugeState.WARNING:
+        return "Exceeded" if state == GaugeState.EXCEEDED else "Within the limit"
+    passed = sum(spent >= mark for mark in marks)
+    return "Near the limit" if passed == len(marks) else f"{passed} of {len(marks)} thresholds passed"
 
 
 @dataclass(frozen=True)

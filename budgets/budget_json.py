@@ -110,6 +110,7 @@ def replay_json(replay: BudgetReplay) -> dict[str, Any]:
         "start": replay.start,
         "end": replay.end,
         "exactFrom": replay.exact_from,
+        "knownFrom": replay.known_from,
         **_sent(replay),
         "alerts": replay.alerts,
         "periodCount": len(replay.periods),

@@ -221,7 +221,8 @@ def _why(
     budget: Budget, request: Scoped, keys: Mapping[str, str], standing: BudgetStanding | None, *, observes: bool
 ) -> str:
     kind = budget.scope_kind
-    value = value_in_words(kind, request.scope_value(kind), keys) if kind else ""
+    sent = request.scope_value(kind) if kind else ""
+    value = value_in_words(kind, sent, keys) if sent else "none"
     if standing is None:
         wanted = value_in_words(kind, budget.scope_value, keys)
         return f"Only for {kind_in_words(kind, is_first=False)} {wanted}; this request has {value}"

@@ -1,7 +1,7 @@
 """The JSON of budgets under `/v1/budgets`, key for key, and how a wish becomes a draft."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -102,14 +102,17 @@ class MomentField(TextField):
     """A moment in ISO 8601, with its offset."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """The moment, aware."""
+        """The moment, in UTC: the database does not know every offset."""
         try:
             moment = datetime.fromisoformat(super().to_internal_value(data))
         except ValueError:
             raise serializers.ValidationError("Must be a time such as 2026-03-09T00:00:00Z.") from None
         if moment.tzinfo is None:
             raise serializers.ValidationError("Must say its offset from UTC, such as a trailing Z.")
-        return moment
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:
+            raise serializers.ValidationError("Is before or after all that a calendar knows.") from None
 
 
 @extend_schema_field({"type": "integer", "enum": list(SIMULATED_DAYS)})
@@ -380,6 +383,9 @@ class SimulationSerializer(serializers.Serializer[Any]):
     end = UtcTimeField()
     exactFrom = UtcTimeField(  # noqa: N815
         allow_null=True, help_text="Before that only sums of quarter hours are known; null: exact throughout."
+    )
+    knownFrom = UtcTimeField(  # noqa: N815
+        allow_null=True, help_text="Before that nothing is known; null: something is known throughout."
     )
     sentRequests = serializers.IntegerField(min_value=0)  # noqa: N815
     sentUsd = UsdField()  # noqa: N815

@@ -4,6 +4,7 @@ Audit entries carry `data["budget_id"]`, which is how a budget's history is foun
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -137,7 +138,7 @@ def adjust_budget(
     Raises `InvalidInput` (`usd`, `reason`, `scope_value`) and `NotFound` for a budget that is gone.
     """
     budget = _locked(budget)
-    text, value = check_adjustment(draft_of(budget), usd, reason, scope_value)
+    text, value = check_adjustment(budget.workspace_id, draft_of(budget), usd, reason, scope_value)
     now = utc_now()
     limit = Limit.objects.get(workspace=budget.workspace_id, source=SOURCE, source_id=str(budget.pk))
     adjustment = LimitAdjustment.objects.create(
@@ -262,7 +263,9 @@ def _free_name(budget: Budget, draft: BudgetDraft) -> str:
 
 def _default_name(workspace_id: UUID, draft: BudgetDraft, taken: Iterable[str]) -> str:
     """A name such as "Tenant acme, daily", shortened to fit; with a number if that one is taken."""
-    scope, ending = scope_in_words(draft, key_names(workspace_id)), f", {_PERIOD_WORDS[draft.period]}"
+    # Values may hold line breaks; names, which stand in subjects of mails, may not.
+    scope = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", scope_in_words(draft, key_names(workspace_id)))
+    ending = f", {_PERIOD_WORDS[draft.period]}"
     number = 1
     while True:
         tail = ending if number == 1 else f"{ending} ({number})"

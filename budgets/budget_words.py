@@ -47,6 +47,14 @@ def described(draft: BudgetDraft) -> list[tuple[str, str]]:
     ]
 
 
+def raise_in_words(budget: Budget, zone: ZoneInfo, now: datetime) -> str:
+    """The raise in force at `now` (aware); empty without one."""
+    limit, until = budget.raised_limit_usd, budget.raised_until
+    if limit is None or until is None or now >= until:
+        return ""
+    return f"{usd_exact(plain_number(limit))} until {about(until, zone, now)}"
+
+
 def about(moment: datetime, zone: ZoneInfo, now: datetime) -> str:
     """A moment to come by the workspace's clocks: "Tue 14:20", with its date when it is further away."""
     there = moment.astimezone(zone)
@@ -68,7 +76,7 @@ def exhausted_in_words(outlook: Outlook, zone: ZoneInfo, now: datetime) -> str:
     if ahead is None or ahead.is_exceeded:
         return ""
     if ahead.earliest_at is None:
-        return f"Not expected this {ahead.period}"
+        return f"Not before the {ahead.period} ends"
     earliest = about(ahead.earliest_at, zone, now)
     if ahead.expected_at is None:
         return f"Perhaps, at the earliest about {earliest}"
@@ -80,7 +88,9 @@ def record_in_words(record: TrackRecord | None) -> str:
     """How right the forecasts of the last whole month were."""
     if record is None:
         return ""
-    error = f"{round(record.mean_error * _HUNDRED)} %"
+    # Days that cost next to nothing are off by thousands of percent: that says no more than "by more than all of it".
+    percent = round(record.mean_error * _HUNDRED)
+    error = f"{percent}%" if percent <= _HUNDRED else "more than 100%"
     inside = f"{record.inside_range} of {record.tries} inside the range"
     return f"Last month’s forecasts were off by {error} on average, {inside}."
 

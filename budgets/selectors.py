@@ -10,7 +10,7 @@ from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from budgets.models import Budget, BudgetPeriod, BudgetSettings, Enforcement
-from ingest.limits import is_over, utilization
+from ingest.limits import has_reached, is_over, utilization
 from ingest.models import DataMode, Limit, Measure, Meter, WorkspacePolicy
 from ingest.standings import with_standing
 from opsmeter_site.lib.errors import NotFound
@@ -206,8 +206,7 @@ def _budget_status(row: dict[str, Any], period: str, threshold: Decimal, window:
         limit_usd=limit,
         spend_usd=spend,
         utilization_ratio=(_ZERO if limit is None else utilization(limit, spend).quantize(_RATIO_STEP, ROUND_HALF_UP)),
-        # By multiplication: the quotient of two decimals is rounded, and a rounded 0.8 is not 0.8.
-        is_warning=limit is not None and spend >= threshold * limit,
+        is_warning=limit is not None and has_reached(limit, threshold, spend),
         is_exceeded=limit is not None and is_over(Measure.USD, limit, spend),
         period=period,
         window=window,

@@ -16,7 +16,7 @@ from django.db.models import Sum
 
 from budgets.models import Enforcement
 from budgets.selectors import BudgetValues
-from ingest.limits import OVER, has_crossed
+from ingest.limits import OVER, Level
 from ingest.models import Measure, Refusal, RefusalReason, Rollup
 from opsmeter_site.lib.periods import Period, Window, window_of
 
@@ -85,7 +85,9 @@ class Replayed:
         return self.accepted_usd - self.limit_usd
 
     def _has_crossed(self, threshold: Decimal) -> bool:
-        return self.limit_usd is not None and has_crossed(Measure.USD, self.limit_usd, threshold, self.accepted_usd)
+        if self.limit_usd is None:
+            return False
+        return Level(threshold, threshold * self.limit_usd).is_crossed(Measure.USD, self.accepted_usd)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from django.db.models import F
 from ingest import meters, scoped_meters
 from ingest.models import LedgerAudit, LedgerCoverage, WorkspacePolicy
 from ingest.rollups import AGGREGATES_SQL, BUCKET_SQL, DIMENSIONS_SQL, SUMS_SQL, rebuild_rollups
-from ingest.scope_sums import SOURCES, expected_sql
+from ingest.scope_sums import SOURCES, expected_sql, is_metered_sql
 from ingest.scoped_meters import EXPECTED_HOLDS_SQL
 from ingest.services import lock_ledger, note_rewrite
 from opsmeter_site.lib.periods import to_wire
@@ -86,7 +86,7 @@ _COMPARE_SCOPED_METERS = """
 WITH {expected}, stored AS (
     SELECT period, period_start, scope_kind AS kind, scope_value AS value, meter.value AS usd, unpriced_tokens AS tokens
     FROM ingest_meter AS meter
-    WHERE workspace_id = %(workspace)s AND scope_kind = ANY(%(kinds)s) AND measure = 'usd'
+    WHERE workspace_id = %(workspace)s AND scope_kind = ANY(%(kinds)s) AND measure = 'usd' AND {is_metered}
         AND period_start >= CASE period WHEN 'day' THEN %(first_day)s::timestamptz ELSE %(first_month)s::timestamptz END
 ), compared AS MATERIALIZED (
     SELECT period, period_start, coalesce(periods.usd, 0) AS expected_usd, coalesce(stored.usd, 0) AS usd,
@@ -336,7 +336,8 @@ def _compare_scoped_meters(cursor: Any, policy: WorkspacePolicy) -> tuple[int, l
     drift: list[MeterDrift] = []
     for kinds in SOURCES:
         expected, parameters = expected_sql(policy.workspace_id, policy, kinds)
-        cursor.execute(_COMPARE_SCOPED_METERS.format(expected=expected), parameters)
+        is_metered = is_metered_sql("scope_kind", "scope_value")
+        cursor.execute(_COMPARE_SCOPED_METERS.format(expected=expected, is_metered=is_metered), parameters)
         rows = cursor.fetchall()
         number += rows[0][0]
         drift += [MeterDrift(*row) for _number, *row in rows if row[0] is not None]

@@ -47,7 +47,9 @@ def release_lease(workspace_id: UUID, external_request_id: str, *, acting_user: 
     except WorkspacePolicy.DoesNotExist:
         raise NotFound("There is no such workspace.") from None
     now = utc_now()
-    lease = _live(workspace_id, now).select_related("workspace").filter(external_request_id=external_request_id).first()
+    found = _live(workspace_id, now).select_related("workspace").filter(external_request_id=external_request_id)
+    # No id holds a NUL, and the database refuses to compare with one.
+    lease = None if "\x00" in external_request_id else found.first()
     if lease is None:
         raise NotFound("There is no live lease with this id: it has been settled, released, or has expired.")
     lease.closed_at, lease.outcome = now, LeaseOutcome.RELEASED

@@ -55,11 +55,6 @@ class LimitRow:
     adjustments: Mapping[tuple[datetime, str], Decimal] | None = None
 
     @cached_property
-    def meter(self) -> tuple[str, str]:
-        """Which meters of its scope it is held against."""
-        return (self.measure, self.period)
-
-    @cached_property
     def blocks_unpriced(self) -> bool:
         """Whether it refuses events without a price."""
         return self.enforce and self.unpriced == UnpricedPolicy.BLOCK

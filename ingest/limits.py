@@ -1,5 +1,6 @@
 """The one rule for "near" and "over", used by ingest, the status answer, the simulator and every alert.
 
+Near means at or above the lowest threshold, also when it is over.
 USD: over means spend *above* the amount; the event that crosses is stored, the next one is not.
 Requests: the amount is what the plan includes, so nothing is left once the meter has reached it.
 """
@@ -43,12 +44,8 @@ def is_over(measure: str, amount: Decimal, value: Decimal) -> bool:
 
 def has_reached(amount: Decimal, share: Decimal, value: Decimal) -> bool:
     """Whether a meter at `value` has reached `share` of a limit of `amount`: the rule for a warning."""
+    # By multiplication: the quotient of two decimals is rounded, and a rounded 0.8 is not 0.8.
     return value >= share * amount
-
-
-def has_crossed(measure: str, amount: Decimal, threshold: Decimal, value: Decimal) -> bool:
-    """Whether a meter at `value` has crossed `threshold`, a share of `amount`; a share of 1 means over the limit."""
-    return is_over(measure, amount, value) if threshold >= OVER else has_reached(amount, threshold, value)
 
 
 def utilization(amount: Decimal, value: Decimal) -> Decimal:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import DecimalField, ExpressionWrapper, F, Q, Value
+from django.db.models import Q
 
 from ingest.limits import estimated_usd, levels_of
 from ingest.models import DataMode, LedgerCoverage, Limit, LimitCrossing, Measure, Meter, WorkspacePolicy
@@ -72,7 +72,27 @@ WHERE meter.workspace_id = %(workspace)s AND meter.period_start = change.period_
     AND meter.period = change.period AND meter.measure = change.measure
 """
 
-_MILLION = Decimal(1_000_000)
+# Of a limit on each value, what every value that was seen or adjusted has crossed. They may be many.
+_CROSS_EACH = """
+WITH adjusted AS (
+    SELECT scope_value, sum(usd) AS usd FROM ingest_limitadjustment
+    WHERE limit_id = %(limit)s AND period_start = %(start)s
+    GROUP BY scope_value
+), spent AS (
+    SELECT scope_value, value + unpriced_tokens * %(estimate)s * 0.000001 AS usd FROM ingest_meter
+    WHERE workspace_id = %(workspace)s AND period_start = %(start)s AND scope_kind = %(kind)s AND period = %(period)s
+        AND measure = %(measure)s
+), counted AS (
+    SELECT scope_value, coalesce(spent.usd, 0) + coalesce(adjusted.usd, 0) AS value
+    FROM spent FULL JOIN adjusted USING (scope_value)
+)
+INSERT INTO ingest_limitcrossing (limit_id, period_start, scope_value, threshold, amount, value, crossed_at)
+SELECT %(limit)s, %(start)s, scope_value, share, %(amount)s, value, %(now)s
+FROM counted JOIN unnest(%(shares)s::numeric[], %(levels)s::numeric[], %(when_reached)s::boolean[])
+    AS level (share, level_amount, when_reached) ON value > level_amount OR value = level_amount AND when_reached
+ON CONFLICT DO NOTHING
+"""
+
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -191,32 +211,56 @@ def record_crossings(workspace_id: UUID, now: datetime, limits: Iterable[Limit] 
     For changes other than an event: a new limit, a smaller amount, the end of a raise. Of `limits`, or of all that the
     workspace has. In the caller's transaction, under the ledger lock.
     """
-    crossings = []
     for limit in Limit.objects.filter(workspace_id=workspace_id) if limits is None else limits:
-        amount = limit.amount_at(now)
-        levels = levels_of(amount, limit.thresholds, limit.thresholds_usd)
-        for scope_value, value in counted(limit, now, at_least=levels[0].amount).items():
-            crossings += [
-                LimitCrossing(
-                    limit=limit,
-                    period_start=window_of(Period(limit.period), now).start,
-                    scope_value=scope_value if limit.is_each_value else "",
-                    threshold=level.share,
-                    amount=amount,
-                    value=value,
-                    crossed_at=now,
-                )
-                for level in levels
-                if level.is_crossed(limit.measure, value)
-            ]
+        if limit.is_each_value:
+            _cross_each(limit, now)
+        else:
+            _cross(limit, now)
+
+
+def _cross_each(limit: Limit, now: datetime) -> None:
+    amount = limit.amount_at(now)
+    levels = levels_of(amount, limit.thresholds, limit.thresholds_usd)
+    parameters: dict[str, Any] = {
+        "workspace": limit.workspace_id,
+        "limit": limit.id,
+        "measure": limit.measure,
+        "period": limit.period,
+        "start": window_of(Period(limit.period), now).start,
+        "kind": limit.scope_kind,
+        "estimate": limit.estimate_usd_per_1m,
+        "amount": amount,
+        "now": now,
+        "shares": [level.share for level in levels],
+        "levels": [level.amount for level in levels],
+        "when_reached": [level.is_crossed(limit.measure, level.amount) for level in levels],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_CROSS_EACH, parameters)
+
+
+def _cross(limit: Limit, now: datetime) -> None:
+    amount = limit.amount_at(now)
+    (value,) = counted(limit, now).values()
+    crossings = [
+        LimitCrossing(
+            limit=limit,
+            period_start=window_of(Period(limit.period), now).start,
+            threshold=level.share,
+            amount=amount,
+            value=value,
+            crossed_at=now,
+        )
+        for level in levels_of(amount, limit.thresholds, limit.thresholds_usd)
+        if level.is_crossed(limit.measure, value)
+    ]
     LimitCrossing.objects.bulk_create(crossings, ignore_conflicts=True)
 
 
-def counted(limit: Limit, moment: datetime, *, at_least: Decimal | None = None) -> dict[str, Decimal]:
+def counted(limit: Limit, moment: datetime) -> dict[str, Decimal]:
     """What a limit counts in its period that holds `moment`, by scope value: estimates and adjustments included.
 
-    Of a limit on each value there is one for every value that was seen (with `at_least`: at or above it, and every
-    adjusted one); otherwise exactly one.
+    Of a limit on each value there is one for every value that was seen or adjusted; otherwise exactly one.
     """
     start = window_of(Period(limit.period), moment).start
     meters = Meter.objects.filter(
@@ -232,10 +276,6 @@ def counted(limit: Limit, moment: datetime, *, at_least: Decimal | None = None) 
     if not limit.is_each_value:
         meters = meters.filter(scope_value=limit.scope_value)
         adjusted = {limit.scope_value: sum(adjusted.values(), Decimal(0))}
-    elif at_least is not None:
-        estimate = F("unpriced_tokens") * Value(limit.estimate_usd_per_1m) / Value(_MILLION)
-        estimated = ExpressionWrapper(F("value") + estimate, output_field=DecimalField())
-        meters = meters.alias(estimated=estimated).filter(Q(estimated__gte=at_least) | Q(scope_value__in=adjusted))
     values = {
         value: spent + estimated_usd(tokens, limit.estimate_usd_per_1m)
         for value, spent, tokens in meters.values_list("scope_value", "value", "unpriced_tokens")

@@ -76,13 +76,20 @@ DELETE FROM ingest_meter WHERE workspace_id = %(workspace)s AND ctid = ANY(ARRAY
 ))
 """
 # Of scopes that no limit is set on any more. They are looked for without the lock, among all that are still needed.
+# More than these are for the next run.
+_MOST_LEFT_OVER = 2_000_000
 _IS_LEFT_OVER = (
     f"workspace_id = %(workspace)s AND scope_kind <> '' AND NOT {is_metered_sql('scope_kind', 'scope_value')}"
 )
-_LEFT_OVER_METERS = f"SELECT id FROM ingest_meter WHERE {_IS_LEFT_OVER} LIMIT %(limit)s"  # noqa: S608 (constants)
+_LEFT_OVER_METERS = f"""
+SELECT array_agg(ctid::text) FROM (SELECT ctid FROM ingest_meter WHERE {_IS_LEFT_OVER} LIMIT {_MOST_LEFT_OVER}) AS meter
+"""  # noqa: S608 (only constants are put in, also below)
+# A place may have gone to another row since. As an array of a SELECT the places are looked up one by one, even when the
+# planner does not know yet how many meters there are.
 _DELETE_LEFT_OVER_METERS = f"""
-DELETE FROM ingest_meter WHERE id = ANY(ARRAY(
-    SELECT id FROM ingest_meter WHERE id = ANY(%(ids)s) AND {_IS_LEFT_OVER} FOR UPDATE SKIP LOCKED
+DELETE FROM ingest_meter WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM ingest_meter
+    WHERE ctid = ANY(ARRAY(SELECT unnest(%(places)s::tid[]))) AND {_IS_LEFT_OVER} FOR UPDATE SKIP LOCKED
 ))
 """  # noqa: S608
 
@@ -184,16 +191,14 @@ def _purge_before(workspace_id: UUID, statement: str, before: datetime) -> int:
 
 
 def _purge_left_over_meters(workspace_id: UUID) -> int:
-    deleted = 0
-    while True:
-        with connection.cursor() as cursor:
-            cursor.execute(_LEFT_OVER_METERS, {"workspace": workspace_id, "limit": FEW_METERS})
-            ids = [meter_id for (meter_id,) in cursor.fetchall()]
-        where = {"workspace": workspace_id, "ids": ids}
-        chunk = _delete_locked(workspace_id, _DELETE_LEFT_OVER_METERS, where) if ids else 0
-        if not chunk:
-            return deleted
-        deleted += chunk
+    with connection.cursor() as cursor:
+        cursor.execute(_LEFT_OVER_METERS, {"workspace": workspace_id})
+        places = cursor.fetchone()[0] or []
+    chunks = (places[start : start + FEW_METERS] for start in range(0, len(places), FEW_METERS))
+    return sum(
+        _delete_locked(workspace_id, _DELETE_LEFT_OVER_METERS, {"workspace": workspace_id, "places": chunk})
+        for chunk in chunks
+    )
 
 
 def _purge_summaries(workspace_id: UUID, received_before: datetime, buckets_before: datetime) -> int:

@@ -263,6 +263,6 @@ def _end(workspace_id: UUID, scopes: list[Scope]) -> None:
         MeteredScope.objects.filter(workspace_id=workspace_id, **scope._asdict()).delete()
     with connection.cursor() as cursor:
         for scope in scopes:
-            parameters = {"workspace": workspace_id, "few": FEW_METERS} | scope._asdict()
+            parameters: dict[str, Any] = {"workspace": workspace_id, "few": FEW_METERS} | scope._asdict()
             cursor.execute(_DELETE_FEW_METERS, parameters)
             cursor.execute(_DELETE_UNMETERED_HOLDS, parameters)

@@ -111,15 +111,22 @@ def _raised(standing: BudgetStanding, setting: Setting) -> str:
 
 
 def _facts(standing: BudgetStanding, outlook: Outlook | None, setting: Setting) -> list[tuple[str, str]]:
-    zone, left = setting.workspace.timezone, standing.remaining_usd
-    facts = [("Left", usd(left) if left >= 0 else f"Nothing, {usd(-left)} over")]
+    zone = setting.workspace.timezone
+    facts = [("Left", _left(standing))]
     if outlook is not None:
-        facts.append(("Burn rate", f"{usd(outlook.burn_usd_per_hour)} an hour, mean of the last 24"))
+        facts.append(("Burn rate", f"{usd(outlook.burn_usd_per_hour)} an hour, over the last 24 hours"))
         facts.append(("Forecast", words.forecast_in_words(outlook)))
         exhausted = words.exhausted_in_words(outlook, zone, setting.now)
         facts += [("Exhausted", exhausted)] if exhausted else []
     facts.append(("Begins anew", f"at {moment_in_words(standing.window.end, zone)}"))
     return facts
+
+
+def _left(standing: BudgetStanding) -> str:
+    over, left = standing.spend_usd - standing.limit_usd, standing.remaining_usd
+    if over > 0:
+        return f"Nothing, {usd(over)} over"
+    return usd(left) if left >= 0 else f"Nothing: leases hold {usd(-left)} more"
 
 
 def _row(budget: Budget, standing: BudgetStanding, value: ValueStanding, keys: Mapping[str, str]) -> ValueRow:

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from budgets import budget_forms, budget_services
 from budgets.budget_forms import REPLAY_DAYS, VALUES_ID, DraftForm, KeptForm
 from budgets.budget_selectors import BudgetStanding
-from budgets.budget_words import described
+from budgets.budget_words import described, raise_in_words
 from budgets.drafts import draft_of
 from budgets.models import Budget
 from budgets.pages.found import budget_of
@@ -148,6 +148,9 @@ def _conflict(request: HttpRequest, access: WorkspaceAccess, form: DraftForm, no
         for (label, theirs), (_, yours) in zip(described(draft_of(now)), described(form.draft), strict=True)
         if theirs != yours
     ]
+    raised = raise_in_words(now, access.workspace.timezone, utc_now())
+    if raised or not rows:
+        rows.append(("Raise", raised or "None", "Stays as it is now"))
     entries = budget_services.history(now.pk, access.workspace.pk)
     conflict = {"rows": rows, "entry": entries[0] if entries else None}
     return _page(request, access, again, now, status=409, conflict=conflict)

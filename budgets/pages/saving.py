@@ -36,10 +36,13 @@ def store(
 
     What it does is read from the changed ledger itself, so the answer is that of the first event after it.
     """
+    old: BudgetStanding | None = None
     with transaction.atomic():
-        lock_ledger(workspace.pk)
-        old = standings(workspace.pk, [before], now)[0] if before else None
-        standing = standings(workspace.pk, [change()], now)[0]
+        # A new budget adds up its scope before it takes the lock by itself: ingest must not wait for that.
+        if before is not None:
+            lock_ledger(workspace.pk)
+            (old,) = standings(workspace.pk, [before], now)
+        (standing,) = standings(workspace.pk, [change()], now)
         found = [] if confirmed else list(_consequences(workspace, old, standing))
         if found:
             transaction.set_rollback(True)

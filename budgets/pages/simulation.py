@@ -86,8 +86,14 @@ def _row(draft: BudgetDraft, period: ReplayedPeriod, keys: Mapping[str, str]) ->
         label=f"{period.window.start:%a %-d %b}" if is_day else f"{period.window.start:%b %Y}",
         value=value_in_words(draft.scope_kind, period.scope_value, keys) if draft.is_each_value else "",
         period=period,
-        crossings=[_crossing(each, period) for each in period.crossings],
+        crossings=_crossings(period),
     )
+
+
+def _crossings(period: ReplayedPeriod) -> list[str]:
+    """Of those within one minute the highest: events may be sent all at once."""
+    highest = {each.crossed_at.replace(second=0, microsecond=0): each for each in period.crossings}
+    return [_crossing(each, period) for each in highest.values()]
 
 
 def _crossing(crossing: ReplayedCrossing, period: ReplayedPeriod) -> str:
@@ -117,5 +123,10 @@ def _by_value(draft: BudgetDraft, periods: Sequence[ReplayedPeriod], keys: Mappi
 def _exactness(replay: BudgetReplay, workspace: Workspace) -> str:
     if replay.exact_from is None:
         return "Exact: every stored request was replayed in the order in which it was taken."
-    moment = moment_in_words(replay.exact_from, workspace.timezone)
-    return f"Exact from {moment} on; before that, from the sums of quarter hours, each taken as one request."
+    exact = f"Exact from {moment_in_words(replay.exact_from, workspace.timezone)} on"
+    if replay.known_from == replay.exact_from:
+        return f"{exact}; what came before is no longer stored."
+    sums = f"{exact}; before that, from the sums of quarter hours, each taken as one request."
+    if replay.known_from is None:
+        return sums
+    return f"{sums} These are stored from {moment_in_words(replay.known_from, workspace.timezone)} on."

@@ -72,7 +72,7 @@ def _message(question: Question, decision: Decision) -> str | None:
             f"{_named(decision.budget)} refuses calls without a known price, and none is known for "
             f"{question.provider}/{question.model}."
         )
-    return f"{_left(decision.budget)}{_wanted(decision)} It resets at {answers.resets_at(decision.budget)}."
+    return f"{_left(decision.budget)}{_wanted(question, decision)} It resets at {answers.resets_at(decision.budget)}."
 
 
 def _named(notice: BudgetNotice) -> str:
@@ -90,8 +90,12 @@ def _left(notice: BudgetNotice) -> str:
     )
 
 
-def _wanted(decision: Decision) -> str:
-    return f" This call may cost {_usd(decision.estimate_usd)} USD." if decision.estimate_usd else ""
+def _wanted(question: Question, decision: Decision) -> str:
+    if decision.estimate_usd:
+        return f" This call may cost {_usd(decision.estimate_usd)} USD."
+    if question.estimate is None or decision.estimate_usd is not None:
+        return ""
+    return f" This call has no known price; {question.estimate.tokens:,} tokens count at the price the budget assumes."
 
 
 def _usd(amount: Decimal) -> str:

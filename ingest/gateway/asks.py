@@ -82,14 +82,11 @@ def expiry(now: datetime, seconds: int) -> datetime:
 
 def _stop(ledger: WorkspaceLedger, ask: Ask) -> tuple[BudgetNotice | None, Denial | None]:
     """The hard stop that forbids the call, the tightest of them, and why; nothing while nothing is enforced."""
-    matches = ledger.matching(ask, ask.data_mode)
-    if matches is None or ledger.observe_mode:
+    if ledger.observe_mode:
         return None, None
     stop, reason = None, None
-    for row, terms, key in ledger.budgets(matches, ledger.now):
-        if not row.enforce:
-            continue
-        notice = ledger.notice(row, terms, key, ledger.spend(row, key))
+    for check in (check for account in ledger.accounts_of_ask(ask) for check in account.hard_checks):
+        row, notice = check.row, ledger.notice(check)
         wanted = ask.usd + estimated_usd(ask.unpriced_tokens, row.estimate_usd_per_1m)
         is_exceeded = is_over(Measure.USD, notice.limit_usd, notice.current_spend_usd + notice.held_usd + wanted)
         if not is_exceeded and not (ask.is_unpriced and row.blocks_unpriced):
@@ -109,11 +106,7 @@ def _decision(
     is_repeat: bool = False,
     differs: bool = False,
 ) -> Decision:
-    matches = ledger.matching(ask, ask.data_mode)
-    notices = [
-        ledger.notice(row, terms, key, ledger.spend(row, key))
-        for row, terms, key in (() if matches is None else ledger.budgets(matches, ledger.now))
-    ]
+    notices = [ledger.notice(check) for account in ledger.accounts_of_ask(ask) for check in account.checks]
     notices.sort(key=lambda notice: notice.remaining_usd)
     return Decision(
         # Nothing speaks against a call because there was nothing to give up.
@@ -122,7 +115,7 @@ def _decision(
         budget=stop or (notices[0] if notices else None),
         budgets=notices,
         estimate_usd=None if ask.is_unpriced and not ask.usd else ask.usd,
-        is_counted=matches is not None,
+        is_counted=ask.data_mode in ledger.counted_data_modes,
         observe_mode=ledger.observe_mode,
         lease=lease,
         is_repeat=is_repeat,

@@ -112,8 +112,10 @@ def _receipt(ledger: WorkspaceLedger | None, submission: Submission) -> Receipt 
     verdicts = []
     touched: dict[ScopeKey, Match] = {}
     for priced in submission.events:
-        matches = ledger.matching(priced, priced.event.data_mode)
-        verdicts.append(walk(ledger, priced, matches))
-        touched |= {match.scope: match for match in matches or ()}
+        is_counted = priced.event.data_mode in ledger.counted_data_modes
+        matches = priced.matches(ledger.limits) if is_counted else []
+        accounts = ledger.accounts_of(matches, priced.event.occurred_at) if is_counted else []
+        verdicts.append(walk(ledger, priced, accounts))
+        touched.update((match.scope, match) for match in matches)
     decision = None if submission.ask is None else decide(ledger, submission.ask)
-    return Receipt(verdicts, ledger.standing(touched.values()), decision)
+    return Receipt(verdicts, ledger.standing(ledger.accounts_of(touched.values(), ledger.now)), decision)

@@ -3,46 +3,26 @@
 Pure: no database, no clock. `store` fills a `WorkspaceLedger`, `walk` decides and adds, `store` writes the difference.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from ingest.gateway.accounts import Account, Accounts, Check, Counter
 from ingest.gateway.priced import PricedEvent
-from ingest.limit_sets import WORKSPACE, ZERO, LimitRow, LimitSet, Match, ScopeKey, Terms
-from ingest.limits import Level, estimated_usd, is_over
+from ingest.limit_sets import WORKSPACE, ZERO, LimitSet, Match, ScopeKey
+from ingest.limits import estimated_usd, is_over
 from ingest.models import DataMode, LeaseOutcome, Measure, RefusalReason, ScopeKind
-from ingest.scopes import Scoped
-from opsmeter_site.lib.periods import Period
 
 ONE = Decimal(1)
-_MAX_REMEMBERED_SCOPES = 5_000
-_DAY = Period.DAY.value
-_MONTH = Period.MONTH.value
 _REQUESTS = Measure.REQUESTS.value
 _USD = Measure.USD.value
 _DEMO = DataMode.DEMO.value
 _API_KEY = ScopeKind.API_KEY_ID.value
-
-
-class MeterKey(NamedTuple):
-    """Which meter of a workspace; without a scope that of the whole workspace."""
-
-    measure: str
-    period: str
-    period_start: datetime
-    scope_kind: str = ""
-    scope_value: str = ""
-
-    @property
-    def scope(self) -> ScopeKey:
-        """Whose meter it is."""
-        return ScopeKey(self.scope_kind, self.scope_value)
 
 
 class KnownEvent(NamedTuple):
@@ -194,8 +174,7 @@ class Sums:
 class WorkspaceLedger:
     """One workspace inside one commit: what was read under its lock, and what is to be written.
 
-    `meters` and `unpriced` (tokens of events without a price) are the meters' two figures, `opening` and
-    `opening_unpriced` what they were before. `holds` are the live leases by scope: USD and tokens without a price.
+    `holds` are the live leases by scope: USD and tokens without a price.
     """
 
     workspace_id: UUID
@@ -206,10 +185,6 @@ class WorkspaceLedger:
     counted_data_modes: frozenset[str]
     limits: LimitSet
     known: dict[str, KnownEvent] = field(default_factory=dict)
-    opening: dict[MeterKey, Decimal] = field(default_factory=dict)
-    meters: dict[MeterKey, Decimal] = field(default_factory=dict)
-    opening_unpriced: dict[MeterKey, int] = field(default_factory=dict)
-    unpriced: dict[MeterKey, int] = field(default_factory=dict)
     accepted: list[PricedEvent] = field(default_factory=list)
     rollups: dict[tuple[datetime, UUID], Sums] = field(default_factory=dict)
     refusals: dict[tuple[datetime, str], Sums] = field(default_factory=dict)
@@ -217,109 +192,84 @@ class WorkspaceLedger:
     changed_leases: dict[str, LeaseRow] = field(default_factory=dict)
     holds: dict[ScopeKey, tuple[Decimal, int]] = field(default_factory=dict)
     hold_changes: dict[tuple[ScopeKey, datetime], tuple[Decimal, int]] = field(default_factory=dict)
+    accounts: Accounts = field(init=False)
 
-    def spend(self, row: LimitRow, key: MeterKey) -> Decimal:
-        """What `row` counts on the meter `key` at this point of the walk: USD, or requests."""
-        if row.counts_as_it_is:
-            return self.meters.get(key, ZERO)
-        return _counted(row, key, self.meters, self.unpriced)
+    def __post_init__(self) -> None:
+        """Open the books."""
+        self.accounts = Accounts(self.limits, self.now)
 
-    def held(self, row: LimitRow, key: MeterKey) -> Decimal:
-        """What live leases hold of `row` in the scope of `key`, in USD."""
+    def held(self, check: Check) -> Decimal:
+        """What live leases hold of a limit, in USD."""
         if not self.holds:
             return ZERO
-        usd, tokens = self.holds.get(key.scope, (ZERO, 0))
-        return usd + estimated_usd(tokens, row.estimate_usd_per_1m) if tokens else usd
+        usd, tokens = self.holds.get(check.counter.key.scope, (ZERO, 0))
+        return usd + estimated_usd(tokens, check.row.estimate_usd_per_1m) if tokens else usd
 
-    def notice(self, row: LimitRow, terms: Terms, key: MeterKey, spend: Decimal) -> BudgetNotice:
-        """The budget behind `row` as an answer tells it."""
+    def notice(self, check: Check) -> BudgetNotice:
+        """The budget behind a limit as an answer tells it."""
+        row, key = check.row, check.counter.key
         return BudgetNotice(
             id=row.source_id,
             name=row.name,
             scope_kind=key.scope_kind,
             scope_value=key.scope_value,
             period=row.period,
-            limit_usd=terms.amount,
-            current_spend_usd=spend,
-            held_usd=self.held(row, key),
+            limit_usd=check.amount,
+            current_spend_usd=check.spend(),
+            held_usd=self.held(check),
             period_start=key.period_start,
             is_enforced=row.enforce and not self.observe_mode,
             unpriced=row.unpriced,
         )
 
-    def matching(self, scoped: Scoped, data_mode: str) -> list[Match] | None:
-        """The limited scopes of an event or a question; None if budgets do not count its data mode."""
-        return self.limits.matching(scoped) if data_mode in self.counted_data_modes else None
+    def accounts_of(self, matches: Iterable[Match], moment: datetime) -> list[Account]:
+        """Those of the whole workspace and of `matches` on the day of `moment`."""
+        of = self.accounts.of
+        return [of(WORKSPACE, moment), *[of(match.scope, moment) for match in matches]]
 
-    def budgets(self, matches: Iterable[Match], moment: datetime) -> Iterator[tuple[LimitRow, Terms, MeterKey]]:
-        """The USD limits of the whole workspace and of `matches`, with their meters in the periods of `moment`."""
-        of_day = day_keys(moment)
-        for scope, rows in (Match(WORKSPACE, self.limits.workspace), *matches):
-            keys = of_day[scope]
-            for row in rows:
-                if row.measure == _USD:
-                    yield row, row.terms(self.now), keys[row.meter]
+    def accounts_of_ask(self, ask: Ask) -> list[Account]:
+        """Those that a call now would be counted in; none if budgets do not count its data mode."""
+        if ask.data_mode not in self.counted_data_modes:
+            return []
+        return self.accounts_of(self.limits.matching(ask), self.now)
 
-    def standing(self, matches: Iterable[Match] = ()) -> Standing:
-        """Where the workspace stands in the periods that hold now, with the budgets of `matches`."""
+    def standing(self, accounts: Iterable[Account]) -> Standing:
+        """Where the workspace stands in the periods that hold now; `accounts` are those of now."""
         limit, remaining, reached = self._quota()
         warning = exceeded = False
-        tightest: tuple[LimitRow, Terms, MeterKey, Decimal] | None = None
+        tightest: Check | None = None
         least = ZERO
-        for row, terms, key in self.budgets(matches, self.now):
-            spend = self.spend(row, key)
-            warning = warning or spend >= terms.levels[0].amount
-            exceeded = exceeded or is_over(_USD, terms.amount, spend)
-            left = terms.amount - spend - self.held(row, key)
-            if tightest is None or left < least:
-                tightest, least = (row, terms, key, spend), left
-        budget = self.notice(*tightest) if tightest is not None else None
+        for account in accounts:
+            for check in account.checks:
+                spend = check.spend()
+                if spend >= check.warns_at:
+                    warning = True
+                    exceeded = exceeded or is_over(_USD, check.amount, spend)
+                left = check.amount - spend - self.held(check)
+                if tightest is None or left < least:
+                    tightest, least = check, left
+        budget = None if tightest is None else self.notice(tightest)
         return Standing(self.plan_tier, self.plan_name, limit, remaining, reached, warning, exceeded, budget)
 
     def _quota(self) -> tuple[int | None, int | None, bool]:
         limit = remaining = None
         is_reached = False
-        for row in self.limits.workspace:
-            if row.measure == _REQUESTS:
-                used = self.meters.get(day_keys(self.now)[WORKSPACE][row.meter], ZERO)
-                limit, remaining = int(row.amount), max(0, int(row.amount - used))
-                is_reached = is_over(_REQUESTS, row.amount, used)
+        requests = self.accounts.of(WORKSPACE, self.now).requests
+        for check in requests.checks:
+            used = requests.value
+            limit, remaining = int(check.amount), max(0, int(check.amount - used))
+            is_reached = is_over(_REQUESTS, check.amount, used)
         return limit, remaining, is_reached
-
-    def crossings(self) -> Iterator[tuple[LimitRow, MeterKey, Terms, Level, Decimal]]:
-        """The thresholds that this commit has crossed, and what the limit counted then."""
-        for key in self.changed_meters():
-            for row in self.limits.rows(key.scope_kind, key.scope_value):
-                if row.meter != (key.measure, key.period):
-                    continue
-                terms = row.terms(self.now)
-                after = self.spend(row, key)
-                if after < terms.levels[0].amount:
-                    continue
-                before = _counted(row, key, self.opening, self.opening_unpriced)
-                for level in terms.levels:
-                    if level.is_crossed(row.measure, after) and not level.is_crossed(row.measure, before):
-                        yield row, key, terms, level, after
-
-    def changed_meters(self) -> list[MeterKey]:
-        """The meters that this commit moves or opens."""
-        opening, opening_unpriced = self.opening, self.opening_unpriced
-        return [
-            key
-            for key, value in self.meters.items()
-            if opening.get(key) != value or self.unpriced.get(key, 0) != opening_unpriced.get(key, 0)
-        ]
 
     def put_lease(self, lease: LeaseRow) -> None:
         """Hold a new lease's estimate, or store that one is closed; then nothing is held any more."""
         ask = lease.ask
         self.leases[ask.external_request_id] = self.changed_leases[ask.external_request_id] = lease
-        matches = self.matching(ask, ask.data_mode)
-        if matches is None:
+        if ask.data_mode not in self.counted_data_modes:
             return
         sign = -1 if lease.closed_at is not None else 1
         usd, tokens = sign * ask.usd, sign * ask.unpriced_tokens
-        for scope in (WORKSPACE, *(match.scope for match in matches)):
+        for scope in (WORKSPACE, *(match.scope for match in self.limits.matching(ask))):
             held_usd, held_tokens = self.holds.get(scope, (ZERO, 0))
             self.holds[scope] = (held_usd + usd, held_tokens + tokens)
             slot = (scope, lease.expires_at)
@@ -333,49 +283,10 @@ class WorkspaceLedger:
         return closed
 
 
-def _counted(
-    row: LimitRow, key: MeterKey, meters: Mapping[MeterKey, Decimal], unpriced: Mapping[MeterKey, int]
-) -> Decimal:
-    value = meters.get(key, ZERO)
-    if row.estimate_usd_per_1m and (tokens := unpriced.get(key, 0)):
-        value += estimated_usd(tokens, row.estimate_usd_per_1m)
-    if row.adjustments:
-        value += row.adjustments.get((key.period_start, key.scope_value if row.is_each_value else ""), ZERO)
-    return value
+def walk(ledger: WorkspaceLedger, priced: PricedEvent, accounts: Sequence[Account]) -> Verdict:
+    """Decide about one event and, if it is accepted, add it to everything that counts it.
 
-
-class DayKeys(dict[ScopeKey, dict[tuple[str, str], MeterKey]]):
-    """The meters of one UTC day and its month: of each scope, by measure and period. Made when first asked for."""
-
-    def __init__(self, year: int, month: int, day: int) -> None:
-        super().__init__()
-        self.starts = {_DAY: datetime(year, month, day, tzinfo=UTC), _MONTH: datetime(year, month, 1, tzinfo=UTC)}
-
-    def __missing__(self, scope: ScopeKey) -> dict[tuple[str, str], MeterKey]:
-        if len(self) >= _MAX_REMEMBERED_SCOPES:
-            self.clear()
-        keys = self[scope] = {
-            (measure, period): MeterKey(measure, period, start, *scope)
-            for measure in (_REQUESTS, _USD)
-            for period, start in self.starts.items()
-        }
-        return keys
-
-
-def day_keys(moment: datetime) -> DayKeys:
-    """The meters of the day of `moment` (aware UTC)."""
-    return _day_keys(moment.year, moment.month, moment.day)
-
-
-_day_keys = lru_cache(maxsize=100)(DayKeys)
-
-
-_MONTHLY_REQUESTS, _DAILY_USD, _MONTHLY_USD = (_REQUESTS, _MONTH), (_USD, _DAY), (_USD, _MONTH)
-
-
-def walk(ledger: WorkspaceLedger, priced: PricedEvent, matches: list[Match] | None) -> Verdict:
-    """Decide about one event and, if it is accepted, add it to everything that counts it; `matches` are its scopes.
-
+    `accounts` count its spend: that of the whole workspace first; none if budgets do not count its data mode.
     Refused if and only if what was recorded before it, in its own period, is already over a limit that is enforced, or
     if it has no price and a hard stop blocks such events. Leases of others never refuse an event: its call was made.
     """
@@ -383,54 +294,45 @@ def walk(ledger: WorkspaceLedger, priced: PricedEvent, matches: list[Match] | No
     known = ledger.known.get(event.external_request_id)
     if known is not None:
         return Verdict(known.cost_usd, is_duplicate=True, differs=known.fingerprint != event.fingerprint)
-    keys = day_keys(event.occurred_at)[WORKSPACE]
-    uses_quota = event.data_mode != _DEMO
-    verdict = _refusal(ledger, priced, keys, matches, uses_quota=uses_quota)
+    requests = None if event.data_mode == _DEMO else ledger.accounts.of(WORKSPACE, event.occurred_at).requests
+    verdict = _refusal(ledger, priced, accounts, requests)
     if verdict is not None:
         _tally_refusal(ledger, priced, verdict)
         return verdict
     _accept(ledger, priced)
-    if uses_quota:
-        _add(ledger, keys[_MONTHLY_REQUESTS], ONE)
-    if matches is not None:
-        _add_spend(ledger, priced, matches)
-    return Verdict(priced.quote.cost_usd)
+    cost = priced.quote.cost_usd
+    if requests is not None:
+        requests.add(ONE)
+    for account in accounts:
+        account.add(cost, event.tokens if cost is None else 0)
+    return Verdict(cost)
 
 
 def _refusal(
-    ledger: WorkspaceLedger,
-    priced: PricedEvent,
-    keys: dict[tuple[str, str], MeterKey],
-    matches: list[Match] | None,
-    *,
-    uses_quota: bool,
+    ledger: WorkspaceLedger, priced: PricedEvent, accounts: Sequence[Account], requests: Counter | None
 ) -> Verdict | None:
+    """Why the event is refused: `accounts` count its spend, `requests` (unless it uses no quota) its number."""
     cost = priced.quote.cost_usd
-    if uses_quota and any(
-        row.measure == _REQUESTS
-        and row.enforce
-        and is_over(_REQUESTS, row.amount, ledger.meters.get(keys[row.meter], ZERO))
-        for row in ledger.limits.workspace
-    ):
-        return Verdict(cost, reason=RefusalReason.PLAN_LIMIT_REACHED.value)
-    if matches is None or ledger.observe_mode:
+    for check in () if requests is None else requests.checks:
+        if check.row.enforce and is_over(_REQUESTS, check.amount, check.spend()):
+            return Verdict(cost, reason=RefusalReason.PLAN_LIMIT_REACHED.value)
+    if ledger.observe_mode:
         return None
-    stop: tuple[LimitRow, Terms, MeterKey, Decimal] | None = None
+    stop: Check | None = None
     least = ZERO
-    for row, terms, key in ledger.budgets(matches, priced.event.occurred_at):
-        if not row.enforce:
-            continue
-        spend = ledger.spend(row, key)
-        if is_over(_USD, terms.amount, spend) or (cost is None and row.blocks_unpriced):
-            left = terms.amount - spend
-            if stop is None or left < least:
-                stop, least = (row, terms, key, spend), left
+    for account in accounts:
+        for check in account.hard_checks:
+            spend = check.spend()
+            if is_over(_USD, check.amount, spend) or (cost is None and check.row.blocks_unpriced):
+                left = check.amount - spend
+                if stop is None or left < least:
+                    stop, least = check, left
     if stop is None:
         return None
     return Verdict(
         cost,
         reason=RefusalReason.BUDGET_EXCEEDED.value,
-        budget=ledger.notice(*stop),
+        budget=ledger.notice(stop),
         # Whatever is exceeded has less than nothing left, and would have been named.
         unpriced_model=None if least < 0 else f"{priced.event.provider}/{priced.event.model}",
     )
@@ -451,27 +353,12 @@ def _accept(ledger: WorkspaceLedger, priced: PricedEvent) -> None:
             ledger.close_lease(lease, LeaseOutcome.SETTLED, priced.quote.cost_usd)
 
 
-def _add_spend(ledger: WorkspaceLedger, priced: PricedEvent, matches: list[Match]) -> None:
-    cost = priced.quote.cost_usd
-    of_day = day_keys(priced.event.occurred_at)
-    for scope in (WORKSPACE, *(match.scope for match in matches)):
-        keys = of_day[scope]
-        for key in (keys[_DAILY_USD], keys[_MONTHLY_USD]):
-            _add(ledger, key, cost or ZERO)
-            if cost is None:
-                ledger.unpriced[key] = ledger.unpriced.get(key, 0) + priced.event.tokens
-
-
 def _tally_refusal(ledger: WorkspaceLedger, priced: PricedEvent, verdict: Verdict) -> None:
     slot = (_bucket(priced.event.occurred_at), verdict.reason or "")
     sums = ledger.refusals.get(slot)
     if sums is None:
         sums = ledger.refusals[slot] = Sums(priced)
     sums.add(priced)
-
-
-def _add(ledger: WorkspaceLedger, key: MeterKey, amount: Decimal) -> None:
-    ledger.meters[key] = ledger.meters.get(key, ZERO) + amount
 
 
 def _bucket(moment: datetime) -> datetime:

@@ -85,7 +85,6 @@ _OF_ONE_CALL: Schema = {
     "lease": _LEASE,
     "duplicate": flag("The lease was held before: the same id, asked for again."),
 }
-_NEEDED_NAMES = ("provider", "model", "externalRequestId")
 
 SCHEMAS: dict[str, Schema] = {
     "BudgetCheck": {

@@ -10,10 +10,10 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from ingest.gateway.ledger import Ask, KnownEvent, LeaseRow, MeterKey, Submission, WorkspaceLedger, day_keys
+from ingest.gateway.accounts import MeterKey, period_starts
+from ingest.gateway.ledger import Ask, KnownEvent, LeaseRow, Submission, WorkspaceLedger
 from ingest.gateway.store import as_json
-from ingest.limit_sets import NO_LIMITS, WORKSPACE, ZERO, LimitRow, LimitSet, ScopeKey
-from ingest.scopes import Scoped
+from ingest.limit_sets import NO_LIMITS, WORKSPACE, ZERO, LimitRow, LimitSet, Match, ScopeKey
 
 _LOCK = """
 SELECT workspace_id, plan_tier, plan_name, observe_mode, counted_data_modes, limits_version FROM ingest_workspacepolicy
@@ -28,16 +28,19 @@ WITH leasing AS MATERIALIZED (
 """
 # JSON lists: fewer statements and no row-by-row conversion.
 _METERS = """(
-  SELECT json_agg(json_build_array(
-    m.workspace_id, m.measure, m.period, m.period_start, m.scope_kind, m.scope_value, m.value::text, m.unpriced_tokens))
+  SELECT json_agg(json_build_array(k.w, read.meters))
   FROM json_to_recordset(%(scopes)s::json) AS k(w uuid, t timestamptz[], s text[], v text[])
-  CROSS JOIN LATERAL unnest(k.s, k.v) AS scope(s, v)
-  CROSS JOIN LATERAL unnest(k.t) AS start(t)
   CROSS JOIN LATERAL (
-    SELECT * FROM ingest_meter
-    WHERE workspace_id = k.w AND period_start = start.t AND scope_kind = scope.s AND scope_value = scope.v
-    OFFSET 0
-  ) m
+    SELECT json_agg(json_build_array(
+      json_build_array(m.measure, m.period, start.t, scope.s, scope.v), m.value::text, m.unpriced_tokens)) AS meters
+    FROM unnest(k.s, k.v) AS scope(s, v) CROSS JOIN unnest(k.t) AS start(t)
+    CROSS JOIN LATERAL (
+      SELECT * FROM ingest_meter
+      WHERE workspace_id = k.w AND period_start = start.t AND scope_kind = scope.s AND scope_value = scope.v
+      OFFSET 0
+    ) m
+  ) AS read
+  WHERE read.meters IS NOT NULL
 )::text"""
 _HOLDS = """(
   SELECT json_agg(json_build_array(k.w, scope.s, scope.v, held.usd::text, held.tokens))
@@ -94,7 +97,7 @@ _read_limits = msgspec.json.Decoder(
         ]
     ]
 ).decode  # fmt: skip
-_read_meters = msgspec.json.Decoder(list[tuple[UUID, str, str, datetime, str, str, Decimal, int]]).decode
+_read_meters = msgspec.json.Decoder(list[tuple[UUID, list[tuple[MeterKey, Decimal, int]]]]).decode
 _read_holds = msgspec.json.Decoder(list[tuple[UUID, str, str, Decimal, int]]).decode
 _read_known = msgspec.json.Decoder(list[tuple[UUID, str, Decimal | None, int]]).decode
 _read_leases = msgspec.json.Decoder(
@@ -176,11 +179,10 @@ def _read_again(connection: psycopg.Connection, parameters: dict[str, Any]) -> t
 
 
 def _fill(ledgers: dict[UUID, WorkspaceLedger], meters: str, holds: str) -> None:
-    for workspace_id, measure, period, start, kind, value, amount, tokens in _read_meters(meters):
-        ledger, key = ledgers[workspace_id], MeterKey(measure, period, start, kind, value)
-        ledger.opening[key] = ledger.meters[key] = amount
-        if tokens:
-            ledger.opening_unpriced[key] = ledger.unpriced[key] = tokens
+    for workspace_id, rows in _read_meters(meters):
+        read = ledgers[workspace_id].accounts.read
+        for key, amount, tokens in rows:
+            read(key, amount, tokens)
     for workspace_id, kind, value, usd, tokens in _read_holds(holds):
         ledgers[workspace_id].holds[ScopeKey(kind, value)] = (usd, tokens)
 
@@ -227,28 +229,28 @@ def _scopes(
     for submission in group:
         owner = submission.workspace_id
         whole = found.setdefault((owner, WORKSPACE), set(current))
-        for scoped, moment in _moments(submission, ledgers.get(owner), now):
+        for matches, moment in _matches(submission, limits[owner], ledgers.get(owner), now):
             starts = _starts(moment)
             whole |= starts
-            for match in limits[owner].matching(scoped):
+            for match in matches:
                 found.setdefault((owner, match.scope), set(current)).update(starts)
     return found
 
 
-def _moments(
-    submission: Submission, ledger: WorkspaceLedger | None, now: datetime
-) -> Iterator[tuple[Scoped, datetime]]:
+def _matches(
+    submission: Submission, limits: LimitSet, ledger: WorkspaceLedger | None, now: datetime
+) -> Iterator[tuple[list[Match], datetime]]:
     for priced in submission.events:
-        yield priced, priced.event.occurred_at
+        yield priced.matches(limits), priced.event.occurred_at
     if submission.ask is not None:
-        yield submission.ask, now
+        yield limits.matching(submission.ask), now
         lease = ledger.leases.get(submission.ask.external_request_id) if ledger is not None else None
         if lease is not None:
-            yield lease.ask, now
+            yield limits.matching(lease.ask), now
 
 
 def _starts(moment: datetime) -> set[datetime]:
-    return set(day_keys(moment).starts.values())
+    return set(period_starts(moment.toordinal()))
 
 
 def _as_json(scopes: _Scopes) -> str:

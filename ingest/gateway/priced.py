@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from ingest.gateway.payload import CheckedEvent
+from ingest.limit_sets import LimitSet, Match
 from ingest.models import ScopeKind
 from ingest.pricing import PriceBook, Quote, current_book
 from ingest.rollups import dimensions_key
@@ -29,13 +30,23 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 class PricedEvent(msgspec.Struct, gc=False):
-    """A checked event with its price, the key of its roll-up, and its line in COPY's text format."""
+    """A checked event with its price, the key of its roll-up, and its line in COPY's text format.
+
+    `matched` remembers the limits that it was last compared with, and what matched.
+    """
 
     event: CheckedEvent
     quote: Quote
     rollup_key: UUID
     line: str
     api_key_id: int
+    matched: tuple[LimitSet, list[Match]] | None = None
+
+    def matches(self, limits: LimitSet) -> list[Match]:
+        """`limits.matching` of this event, worked out once."""
+        if self.matched is None or self.matched[0] is not limits:
+            self.matched = (limits, limits.matching(self))
+        return self.matched[1]
 
     def scope_value(self, kind: str) -> str:
         """Its value of a dimension that limits can be set on."""

@@ -215,7 +215,8 @@ def _late_rows(ledgers: Collection[WorkspaceLedger], now: datetime) -> list[dict
 def _meter_rows(ledger: WorkspaceLedger) -> Iterable[dict[str, Any]]:
     """What this commit adds to meters, in lists of those that share measure and period."""
     lists: dict[tuple[str, str, datetime], dict[str, Any]] = {}
-    for key in ledger.changed_meters():
+    for counter in ledger.accounts.changed():
+        key = counter.key
         row = lists.get(key[:3])
         if row is None:
             row = lists[key[:3]] = {
@@ -224,23 +225,25 @@ def _meter_rows(ledger: WorkspaceLedger) -> Iterable[dict[str, Any]]:
             }  # fmt: skip
         row["kinds"].append(key.scope_kind)
         row["values"].append(key.scope_value)
-        row["amounts"].append(ledger.meters[key] - ledger.opening.get(key, ZERO))
-        row["tokens"].append(ledger.unpriced.get(key, 0) - ledger.opening_unpriced.get(key, 0))
+        row["amounts"].append(counter.value - (counter.opening or ZERO))
+        row["tokens"].append(counter.unpriced - counter.opening_unpriced)
     return lists.values()
 
 
 def _crossing_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:
     return [
         {
-            "limit_id": row.id,
-            "period_start": key.period_start,
-            "scope_value": key.scope_value if row.is_each_value else "",
+            "limit_id": check.row.id,
+            "period_start": counter.key.period_start,
+            "scope_value": counter.key.scope_value if check.row.is_each_value else "",
             "threshold": level.share,
-            "amount": terms.amount,
-            "value": value,
+            "amount": check.amount,
+            "value": check.spend(),
             "crossed_at": ledger.now,
         }
-        for row, key, terms, level, value in ledger.crossings()
+        for counter in ledger.accounts.changed()
+        for check in counter.checks
+        for level in check.crossed()
     ]
 
 

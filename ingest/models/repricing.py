@@ -59,7 +59,7 @@ class Repricing(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"Re-pricing of {self.created_at:%Y-%m-%d %H:%M}"
+        return f"Re-pricing {self.pk}"
 
 
 class RepricingDay(models.Model):
@@ -77,4 +77,4 @@ class RepricingDay(models.Model):
         constraints = (models.UniqueConstraint(fields=["repricing", "is_preview", "day"], name="repricing_day_unique"),)
 
     def __str__(self) -> str:
-        return f"{self.day:%Y-%m-%d}: {self.before_usd} to {self.after_usd} USD"
+        return f"{self.day:%Y-%m-%d}: {self.before_usd:.4f} to {self.after_usd:.4f} USD"

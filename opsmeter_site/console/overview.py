@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_GET
 
 from billing.usage import requests_gauge
+from budgets.exceeded import exceeded_budgets
 from budgets.forecast import forecasts
 from budgets.gauges import budget_gauges
 from budgets.selectors import PlanStatus, WorkspaceStatus, workspace_status
@@ -80,6 +81,7 @@ def overview(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         report = _read(access, filters, dimension, now)
         status = workspace_status(workspace.pk, now)
         ahead = forecasts(workspace.pk, now)
+        exceeded = exceeded_budgets(workspace.pk, now)
     context = {
         **filter_bar(filters),
         "now": now,
@@ -97,6 +99,7 @@ def overview(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         ),
         "plan_gauge": _plan_gauge(status.plan),
         "status": status,
+        "exceeded": exceeded,
         "has_budget": _has_budget(status),
         "tops": [_top_table(report, filters, access, name) for name in TOPS],
         "refused": _refused_words(report.refused),

@@ -81,6 +81,10 @@ def test_a_share_an_amount_and_the_limit_are_said_as_they_were_set(opened):
         "Spend of tenant acme in the UTC day 2026-06-15 has reached $32.50 of the budget “The cap”",
         "Spend of tenant acme in the UTC day 2026-06-15 has reached 80.0% of the budget “The cap”",
     ]
+    assert [alert.title for alert in alerts_of(opened, kind="budget_warning")] == [
+        "The cap (Tenant acme): past $32.50, 101.0% used ($50.50 of $50.00)",
+        "The cap (Tenant acme): past 80.0%, 101.0% used ($50.50 of $50.00)",
+    ]
     [exceeded] = alerts_of(opened, kind="budget_exceeded")
     assert exceeded.title == "The cap (Tenant acme) exceeded: $50.50 of $50.00"
     assert exceeded.is_urgent

@@ -160,6 +160,14 @@ def test_a_bad_field_is_named_as_the_client_wrote_it(owner, field, wish):
     assert not Budget.objects.filter(limit_usd=50).exists()
 
 
+@pytest.mark.parametrize("percent", [0, 101, 50.001])
+def test_a_share_that_is_none_is_refused_in_percent(owner, percent):
+    answer = assert_refused(
+        owner.send("POST", PATH, WISH | {"thresholds": [{"percent": percent}]}), 400, "invalid_payload", "thresholds"
+    )
+    assert answer["errors"][0]["message"] == "A share must be above 0% and at most 100%, with at most 2 decimals."
+
+
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
 def test_what_is_no_json_number_is_no_json(owner, number):
     raw = b'{"scope": "tenantId", "scopeValue": "acme", "limitUsd": ' + number + b"}"
@@ -359,6 +367,20 @@ def test_adjustments_are_listed_and_counted(owner, opened):
 
 
 @pytest.mark.parametrize(
+    "until", ["2026-03-11T00:00:00+23:59:59.999999", "2026-03-11T00:00:00-23:59", "2026-03-11T00:00:00+05:45"]
+)
+def test_a_raise_ends_at_its_moment_whatever_the_offset(owner, until):
+    with time_machine.travel(NOON, tick=False):
+        wish = {"limitUsd": 75, "until": until, "reason": "Launch"}
+        budget = create(owner)
+        raised = body_of(owner.send("POST", place(budget, "raise"), wish), 400 if "+23" in until else 200)
+    if "+23" in until:  # which is the day before, at noon
+        assert raised["errors"][0]["field"] == "until"
+    else:
+        assert raised["raise"]["until"] == to_wire(datetime.fromisoformat(until))
+
+
+@pytest.mark.parametrize(
     ("field", "wish"),
     [
         ("amountUsd", {"amountUsd": 0, "reason": "Bill"}),
@@ -406,6 +428,7 @@ def test_a_simulation_stores_nothing_and_needs_only_to_read(opened):
     reader = ApiClient(token=token_for(opened.owner, opened.workspace, "read"))
     body = body_of(reader.send("POST", f"{PATH}/simulate", WISH | {"days": 90}))
     assert (body["sentRequests"], body["alerts"], body["periods"], body["periodCount"]) == (0, 0, [], 0)
+    assert (body["exactFrom"], body["knownFrom"]) == (None, None)
     assert not Budget.objects.filter(workspace=opened.workspace).exists()
 
 

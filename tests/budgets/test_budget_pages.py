@@ -130,13 +130,35 @@ def test_a_card_says_what_holds_and_until_when(cast):
     assert "held by leases" in shown.one(role="meter").attributes["aria-valuetext"]
 
 
+@pytest.mark.parametrize(
+    ("spent", "words"),
+    [
+        (4, "Within the limit, 40% used"),
+        (6, "1 of 2 thresholds passed, 60% used"),
+        (8, "Near the limit, 80% used"),
+        (11, "Exceeded, 110% used"),
+    ],
+)
+def test_near_is_what_has_passed_the_last_threshold(cast, spent, words):
+    spend(cast, spent)
+    budget_on(cast)
+    assert words in look(cast).one("article").text
+
+
+def test_what_leases_hold_above_the_rest_is_no_overspend(cast):
+    spend(cast, 9)
+    budget_on(cast)
+    lease(cast, 1, usd="1.5")
+    assert "Left Nothing: leases hold $0.50 more" in look(cast).one("article").text
+
+
 def test_a_budget_on_each_value_says_how_many_are_near_and_over(cast):
     for tenant, usd in (("a", 12), ("b", 9), ("c", 1)):
         spend(cast, usd, tenant)
     budget_on(cast, "", is_each_value=True)
     shown = look(cast).one("article")
     assert "Each tenant, a UTC day" in shown.text
-    assert "3 seen, 2 near or over, 1 over" in shown.text
+    assert "3 seen, 2 past a threshold, 1 over" in shown.text
     assert [item.one("code").text for item in shown.one("ul", "budget-top").all("li")] == ["a", "b", "c"]
 
 
@@ -211,7 +233,7 @@ def test_how_right_forecasts_were_is_told(cast, monkeypatch):
     outlook = Outlook(Decimal("1.5"), None, record)
     monkeypatch.setattr(lists, "outlooks", lambda workspace_id, shown, now: [outlook] * len(shown))
     shown = look(cast)
-    assert "Last month’s forecasts were off by 8 % on average, 9 of 11 inside the range." in shown.text
+    assert "Last month’s forecasts were off by 8% on average, 9 of 11 inside the range." in shown.text
     assert "$1.50 an hour" in shown.text
     assert "None yet: it needs three whole UTC days" in shown.text
 
@@ -250,7 +272,7 @@ def test_values_of_a_budget_on_each_are_listed_from_the_top(cast):
     rows = look(cast, "budget", budget.pk).rows()
     assert rows[:3] == [
         ["a", "$12.00", "$0.00", "120.0%", "Over"],
-        ["b", "$9.00", "$0.00", "90.0%", "Near"],
+        ["b", "$9.00", "$0.00", "90.0%", "Past a threshold"],
         ["c", "$1.00", "$0.00", "10.0%", "Within"],
     ]
 
@@ -348,8 +370,9 @@ def test_live_leases_are_listed_and_can_be_released_by_admins(cast):
     assert [row[0] for row in page(answer).rows()] == ["call-2"]
     assert "+ $0.25 held by leases" in page(answer).text
     assert AuditEntry.objects.get(action="lease.released").target == "call-1"
-    again = signed_in(cast.admin).post(address, {"lease": "call-1"}, follow=True)
-    assert "There is no live lease with this id" in toasts(again)[0]
+    for gone in ("call-1", "", "call-2\x00"):
+        again = signed_in(cast.admin).post(address, {"lease": gone}, follow=True)
+        assert "There is no live lease with this id" in toasts(again)[0]
 
 
 def test_deleting_names_the_live_leases_and_asks_first(cast):

@@ -5,13 +5,15 @@ from decimal import Decimal
 
 import pytest
 import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from budgets import budget_services as services
 from budgets.drafts import BudgetDraft, draft_of
 from budgets.models import Budget
 from budgets.services import update_budget_settings
-from ingest.models import Limit
+from ingest.models import Event, LedgerCoverage, Limit
 from tests.factories import make_cast
 from tests.ledger import make_event, make_events
 from tests.pages import page, signed_in
@@ -88,6 +90,16 @@ def toasts(response):
 
 
 # --- Saving ---------------------------------------------------------------------------------------------------------
+
+
+def test_ingest_does_not_wait_while_a_new_budget_adds_up_what_was_spent(cast, admin):
+    make_event(cast.workspace, occurred_at=NOON, tenant_id="acme")
+    with CaptureQueriesContext(connection) as queries:
+        admin.post(new(cast), TYPED)
+    statements = [query["sql"] for query in queries]
+    adding_up = [place for place, sql in enumerate(statements) if "INSERT INTO ingest_meter" in sql]
+    locks = [place for place, sql in enumerate(statements) if "FOR NO KEY UPDATE" in sql]
+    assert adding_up[0] < locks[0]
 
 
 def test_a_budget_is_saved_with_all_that_was_typed(cast, admin):
@@ -292,6 +304,17 @@ def test_somebody_elses_change_is_not_overwritten_unseen(cast, admin):
     assert only(cast).limit_usd == 20
 
 
+def test_a_raise_meanwhile_is_shown_too(cast, admin):
+    budget = budget_on(cast)
+    typed = fields(page(admin.get(edit(cast, budget)))) | {"limit_usd": "20"}
+    services.raise_budget(budget, Decimal(50), NOON + timedelta(hours=1), "A launch", acting_user=cast.owner)
+    answer = admin.post(edit(cast, budget), typed)
+    assert answer.status_code == 409
+    [limit, raised] = page(answer).rows()[-2:]
+    assert limit[0] == "Limit"
+    assert raised == ["Raise", "$50.00 until Tue 14:00", "Stays as it is now"]
+
+
 def vars_of(budget):
     draft = draft_of(budget)
     return {name: getattr(draft, name) for name in draft.__dataclass_fields__}
@@ -323,6 +346,15 @@ def test_the_simulator_says_what_would_have_been_told_and_refused(cast, admin):
     assert "Nothing: a soft stop" not in hard.text
     assert "refused" in hard.one("table").text
     assert not Budget.objects.exclude(scope_kind="").exists()
+
+
+@pytest.mark.usefixtures("sent")
+def test_the_simulator_says_since_when_it_knows_anything(cast, admin):
+    Event.objects.filter(occurred_at__lt=NOON - 2 * DAY).delete()
+    LedgerCoverage.objects.create(workspace=cast.workspace, events_purged_before=NOON - 2 * DAY)
+    assert "on; what came before is no longer stored." in replayed(admin, new(cast)).text
+    of_model = replayed(admin, new(cast), scope_kind="model", which="each").text
+    assert "on; before that, from the sums of quarter hours, each taken as one request." in of_model
 
 
 @pytest.mark.usefixtures("sent")

@@ -220,6 +220,14 @@ def test_names_that_nobody_chose_never_collide(opened):
     ]
 
 
+@pytest.mark.parametrize("value", ["acme\nSubject: x", "a\tb", "\x7f", "\x01"])
+def test_a_name_that_nobody_chose_stays_on_one_line_and_the_budget_can_be_changed(opened, value):
+    budget = create(opened, scope_value=f"v{value}w")
+    assert budget.scope_value == f"v{value}w"
+    assert budget.name.isprintable()
+    assert change(opened, budget, limit_usd=Decimal(60)).limit_usd == 60
+
+
 def test_there_is_an_end_to_the_number_of_budgets(opened):
     settings_budget(opened)
     Budget.objects.bulk_create(
@@ -460,9 +468,23 @@ def test_a_budget_on_each_value_is_adjusted_for_one(opened):
     )
 
 
+def test_of_a_budget_on_each_key_a_key_of_the_workspace_is_adjusted(opened):
+    key = opened.workspace.api_keys.get()
+    budget = create(opened, EACH, scope_kind="api_key_id")
+    revoke_api_key(key, acting_user=opened.owner)
+    row = adjust_budget(budget, Decimal(1), "Bill", acting_user=opened.owner, scope_value=f"0{key.pk}")
+    assert row.scope_value == str(key.pk)
+    for other in (make_workspace().workspace.api_keys.get().pk, "9" * 150):
+        with pytest.raises(InvalidInput, match="of this workspace") as refusal:
+            adjust_budget(budget, Decimal(1), "Bill", acting_user=opened.owner, scope_value=str(other))
+        assert refused_fields(refusal) == {"scope_value"}
+
+
 @pytest.mark.parametrize(
     ("draft", "usd", "reason", "value", "field"),
     [
+        (ACME, Decimal("1E+9999999"), "Why", "", "usd"),
+        (ACME, Decimal("-1E+9999999"), "Why", "", "usd"),
         (ACME, Decimal(0), "Why", "", "usd"),
         (ACME, NAN, "Why", "", "usd"),
         (ACME, Decimal("-Infinity"), "Why", "", "usd"),

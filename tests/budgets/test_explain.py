@@ -77,6 +77,7 @@ def test_keys_are_called_by_their_names(asked):
     key = asked.opened.workspace.api_keys.get()
     asked.make(scope_kind="api_key_id", scope_value=str(key.pk))
     assert asked.why(api_key_id=str(key.pk))[0][2] == f"API key is {key.name}: applies"
+    assert asked.why(api_key_id="")[0][2] == f"Only for API key {key.name}; this request has none"
     assert asked.why(api_key_id="0")[0][2] == f"Only for API key {key.name}; this request has no. 0"
 
 

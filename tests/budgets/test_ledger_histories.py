@@ -420,7 +420,7 @@ def test_meters_are_the_sums_of_their_rows_whatever_happens(machine: type[Histor
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=8,
+            max_examples=6,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -104,12 +104,12 @@ class TestPlantedDrift:
     def test_a_meter_of_a_scope_that_is_missing_or_invented_is_found(self, workspace: Workspace) -> None:
         _set_limit(workspace, "tenant_id")
         Meter.objects.filter(workspace=workspace, scope_kind="tenant_id", period="month").delete()
-        invented = {"measure": "usd", "period": "day", "period_start": NOON.replace(hour=0), "value": 1}
-        Meter.objects.create(workspace=workspace, scope_kind="model", scope_value="nobody-limits-it", **invented)
+        invented = {"measure": "usd", "period": "day", "period_start": NOON - 5 * DAY, "value": 1}
+        Meter.objects.create(workspace=workspace, scope_kind="tenant_id", scope_value="unknown", **invented)
 
-        found = {(row.scope_kind, row.scope_value, row.actual) for row in audit(workspace.id).meters}
+        found = {(row.scope_kind, row.scope_value, row.period, row.actual) for row in audit(workspace.id).meters}
 
-        assert found == {("tenant_id", "unknown", 0), ("model", "nobody-limits-it", 1)}
+        assert found == {("tenant_id", "unknown", "month", 0), ("tenant_id", "unknown", "day", 1)}
 
     def test_a_meter_that_is_missing_or_invented_is_found(self, workspace: Workspace) -> None:
         Meter.objects.filter(workspace=workspace, measure="requests").delete()

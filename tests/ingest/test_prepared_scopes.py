@@ -220,8 +220,9 @@ class TestLeftOvers:
         put(left, "tenant_id", "acme")
         kept = {place: sums for place, sums in scoped_values(left, "tenant_id").items() if place[0] == "acme"}
 
-        retention.purge_workspace(left.id, NOON)
+        others = Meter.objects.filter(workspace=left).exclude(scope_kind="").count() - len(kept)
 
+        assert retention.purge_workspace(left.id, NOON).scoped_meters == others
         assert scoped_values(left, "tenant_id") == kept
         assert scoped_values(left, "model") == {}
         assert Meter.objects.filter(workspace=left, scope_kind="").exists()

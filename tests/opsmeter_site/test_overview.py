@@ -7,13 +7,15 @@ from html import unescape
 import pytest
 from django.test import Client
 
+from budgets.budget_services import create_budget
+from budgets.drafts import BudgetDraft
 from budgets.services import update_budget_settings
 from opsmeter_site.lib.clock import utc_now
 from tests.factories import make_cast
 from tests.ledger import new_event, store_events
 from tests.pages import page
 
-MOST_QUERIES = 25
+MOST_QUERIES = 26
 
 
 @pytest.fixture
@@ -113,6 +115,27 @@ def test_refused_hours_are_shaded_and_explained(client_of, committed, sent, word
     shown = page(client.get(f"/w/{meter.opened.workspace.slug}/?range=today"))
     assert words in shown.one("div", "notice-warn").text
     assert "Refused: plan limit reached" in shown.one("figure", id="spend").text
+
+
+def scoped_budget(cast, value, limit, **wanted):
+    wanted = {"scope_kind": "tenant_id", "scope_value": value, "limit_usd": Decimal(limit)} | wanted
+    return create_budget(cast.workspace, BudgetDraft(**wanted), acting_user=cast.owner)
+
+
+def test_an_exceeded_budget_on_a_part_is_told_and_leads_there(cast, browser):
+    add(cast, tenant_id="acme", cost_usd=Decimal(4))
+    scoped_budget(cast, "globex", 1)
+    address = f"/w/{cast.workspace.slug}/"
+    assert "exceeded" not in page(browser.get(address)).one("main").text
+    budget = scoped_budget(cast, "acme", 3, name="Acme", enforcement="hard")
+    notice = page(browser.get(address)).one("main").one("div", "notice-warn")
+    assert "The budget “Acme” is exceeded. Telemetry above it is refused; your LLM calls keep running." in notice.text
+    assert notice.one("a").attributes["href"] == f"{address}budgets/{budget.pk}/"
+    scoped_budget(cast, "", 2, is_each_value=True)
+    notice = page(browser.get(address)).one("main").one("div", "notice-warn")
+    assert "2 of 3 budgets on a part of the workspace are exceeded. Telemetry above 1 of them is refused" in notice.text
+    update_budget_settings(cast.workspace, acting_user=cast.owner, observe_mode=True)
+    assert "refused" not in page(browser.get(address)).one("main").one("div", "notice-warn").text
 
 
 def test_how_much_it_asks(cast, browser, django_assert_max_num_queries):

@@ -152,6 +152,7 @@ def test_an_unknown_price_counts_as_nothing_an_estimate_or_a_refusal(meter):
     assert (ask("ignores")["allowed"], ask("ignores")["estimatedCostUsd"]) == (True, None)
     assert ask("ignores")["warnings"][0].startswith(f"No price is known for {PROVIDER}/secret-1.")
     assert (ask("estimates")["allowed"], ask("estimates", 1_000_000)["allowed"]) == (False, True)
+    assert "1,000,001 tokens count at the price the budget assumes." in ask("estimates")["message"]
     blocked = ask("blocks", 1)
     assert (blocked["allowed"], blocked["reason"]) == (False, "unpriced")
     assert blocked["message"] == (

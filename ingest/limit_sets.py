@@ -13,6 +13,8 @@ from ingest.models import UnpricedPolicy
 from ingest.scopes import Scoped
 
 ZERO = Decimal(0)
+# A limit on each value must not fill the memory.
+_MOST_REMEMBERED = 20_000
 
 
 class ScopeKey(NamedTuple):
@@ -23,13 +25,6 @@ class ScopeKey(NamedTuple):
 
 
 WORKSPACE = ScopeKey("", "")
-
-
-class Terms(NamedTuple):
-    """What a limit says at one moment: its amount and its thresholds, the lowest first."""
-
-    amount: Decimal
-    levels: tuple[Level, ...]
 
 
 @dataclass(frozen=True)
@@ -64,19 +59,31 @@ class LimitRow:
         """Whether it counts exactly what the meter says: nothing estimated, nothing adjusted."""
         return not self.estimate_usd_per_1m and not self.adjustments
 
-    def terms(self, now: datetime) -> Terms:
+    def terms(self, now: datetime) -> "Terms":
         """What it says at `now`: a raise ends by the clock."""
         raised_until = self.raised_until
         return self._plain if raised_until is None or now >= raised_until else self._raised
 
     @cached_property
-    def _plain(self) -> Terms:
-        return Terms(self.amount, levels_of(self.amount, self.thresholds, self.thresholds_usd))
+    def _plain(self) -> "Terms":
+        return self._terms_of(self.amount)
 
     @cached_property
-    def _raised(self) -> Terms:
-        amount = self.amount if self.raised_amount is None else self.raised_amount
-        return Terms(amount, levels_of(amount, self.thresholds, self.thresholds_usd))
+    def _raised(self) -> "Terms":
+        return self._terms_of(self.amount if self.raised_amount is None else self.raised_amount)
+
+    def _terms_of(self, amount: Decimal) -> "Terms":
+        levels = levels_of(amount, self.thresholds, self.thresholds_usd)
+        return Terms(self, amount, levels, levels[0].amount)
+
+
+class Terms(NamedTuple):
+    """What a limit says at one moment: its amount, its thresholds, and the lowest of them."""
+
+    row: LimitRow
+    amount: Decimal
+    levels: tuple[Level, ...]
+    warns_at: Decimal
 
 
 class Match(NamedTuple):
@@ -89,7 +96,7 @@ class Match(NamedTuple):
 class LimitSet:
     """The limits of one workspace at one version."""
 
-    __slots__ = ("_by_value", "_each", "_matches", "version", "workspace")
+    __slots__ = ("_by_value", "_each", "_matches", "_terms", "version", "workspace")
 
     def __init__(self, version: int, rows: Iterable[LimitRow] = ()) -> None:
         self.version = version
@@ -101,6 +108,7 @@ class LimitSet:
         for row in ordered:
             if row.scope_kind:
                 self._put(row)
+        self._terms: dict[tuple[str, str, ScopeKey], tuple[Terms, ...]] = {}
         self._matches = {
             kind: {value: Match(ScopeKey(kind, value), rows) for value, rows in values.items()}
             for kind, values in self._by_value.items()
@@ -135,9 +143,18 @@ class LimitSet:
             return self.workspace
         return self._by_value.get(kind, {}).get(value) or self._each.get(kind, ())
 
-    def is_metered(self, kind: str, value: str) -> bool:
-        """Whether the scope has meters and holds of its own."""
-        return not kind or bool(self.rows(kind, value))
+    def terms(self, measure: str, period: str, scope: ScopeKey, now: datetime) -> tuple[Terms, ...]:
+        """What the limits on one meter say at `now`."""
+        place = (measure, period, scope)
+        found = self._terms.get(place)
+        if found is not None:
+            return found
+        rows = [row for row in self.rows(*scope) if row.measure == measure and row.period == period]
+        found = tuple([row.terms(now) for row in rows])
+        # What ends by the clock is asked for again.
+        if len(self._terms) < _MOST_REMEMBERED and not any(row.raised_until for row in rows):
+            self._terms[place] = found
+        return found
 
 
 NO_LIMITS = LimitSet(-1)

@@ -3,12 +3,13 @@
 Plain objects, looked up once for each scope of an event: this is the innermost loop of ingest.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
-from ingest.limit_sets import WORKSPACE, ZERO, LimitRow, LimitSet, ScopeKey
+from ingest.limit_sets import WORKSPACE, ZERO, LimitRow, LimitSet, ScopeKey, Terms
 from ingest.limits import Level, estimated_usd
 from ingest.models import Measure
 from opsmeter_site.lib.periods import Period
@@ -35,17 +36,18 @@ class MeterKey(NamedTuple):
 class Counter:
     """One meter: what it said before the commit (None: there was no row), and what it says now.
 
-    `value` in USD or requests, `unpriced` in tokens of events without a price.
+    `value` in USD or requests, `unpriced` in tokens of events without a price; `terms` are those of the limits on it.
     """
 
-    __slots__ = ("checks", "is_touched", "key", "opening", "opening_unpriced", "unpriced", "value")
+    __slots__ = ("is_touched", "key", "opening", "opening_unpriced", "terms", "unpriced", "value")
 
-    def __init__(self, key: MeterKey, opening: Decimal | None = None, unpriced: int = 0) -> None:
-        self.key = key
+    def __init__(
+        self, key: MeterKey, terms: tuple[Terms, ...], opening: Decimal | None = None, unpriced: int = 0
+    ) -> None:
+        self.key, self.terms = key, terms
         self.opening, self.opening_unpriced = opening, unpriced
         self.value, self.unpriced = ZERO if opening is None else opening, unpriced
         self.is_touched = False
-        self.checks: tuple[Check, ...] = ()
 
     def add(self, amount: Decimal) -> None:
         """Count USD or requests more."""
@@ -57,35 +59,21 @@ class Counter:
         """Whether a row has to be written."""
         return self.is_touched and (self.value != self.opening or self.unpriced != self.opening_unpriced)
 
+    def counted(self, row: LimitRow) -> Decimal:
+        """What a limit counts at this point of the walk."""
+        return self.value if row.counts_as_it_is else _counted(row, self.key, self.value, self.unpriced)
 
-class Check:
-    """One limit held against one counter, on the terms in force."""
-
-    __slots__ = ("amount", "counter", "levels", "row", "warns_at")
-
-    def __init__(self, row: LimitRow, counter: Counter, now: datetime) -> None:
-        self.row, self.counter = row, counter
-        self.amount, self.levels = row.terms(now)
-        self.warns_at = self.levels[0].amount
-
-    def spend(self) -> Decimal:
-        """What the limit counts at this point of the walk."""
-        counter = self.counter
-        if self.row.counts_as_it_is:
-            return counter.value
-        return _counted(self.row, counter.key, counter.value, counter.unpriced)
-
-    def crossed(self) -> list[Level]:
-        """The thresholds that this commit has crossed."""
-        after = self.spend()
-        if after < self.warns_at:
-            return []
-        counter = self.counter
-        before = _counted(self.row, counter.key, counter.opening or ZERO, counter.opening_unpriced)
-        measure = self.row.measure
-        return [
-            level for level in self.levels if level.is_crossed(measure, after) and not level.is_crossed(measure, before)
-        ]
+    def crossed(self) -> Iterator[tuple[Terms, Level, Decimal]]:
+        """The thresholds that this commit has crossed, and what their limits count now."""
+        for terms in self.terms:
+            row = terms.row
+            after = self.counted(row)
+            if after < terms.warns_at:
+                continue
+            before = _counted(row, self.key, self.opening or ZERO, self.opening_unpriced)
+            for level in terms.levels:
+                if level.is_crossed(row.measure, after) and not level.is_crossed(row.measure, before):
+                    yield terms, level, after
 
 
 def _counted(row: LimitRow, key: MeterKey, value: Decimal, unpriced: int) -> Decimal:
@@ -99,15 +87,15 @@ def _counted(row: LimitRow, key: MeterKey, value: Decimal, unpriced: int) -> Dec
 class Account:
     """One scope on one UTC day: the USD counters of the day and of its month, and all limits on them.
 
-    `requests` is the whole workspace's counter of the month, whatever the scope.
+    `hard` are those that are enforced. `requests` is the whole workspace's counter of the month, whatever the scope.
     """
 
-    __slots__ = ("checks", "day", "hard_checks", "month", "requests")
+    __slots__ = ("day", "hard", "limits", "month", "requests")
 
     def __init__(self, day: Counter, month: Counter, requests: Counter) -> None:
         self.day, self.month, self.requests = day, month, requests
-        self.checks = day.checks + month.checks
-        self.hard_checks = tuple(check for check in self.checks if check.row.enforce)
+        self.limits = [(terms, day) for terms in day.terms] + [(terms, month) for terms in month.terms]
+        self.hard = [pair for pair in self.limits if pair[0].row.enforce]
 
     def add(self, usd: Decimal | None, tokens: int) -> None:
         """Count the cost of an event, or, if it has none, its tokens."""
@@ -149,20 +137,16 @@ class Accounts:
 
     def read(self, key: MeterKey, opening: Decimal, unpriced: int) -> None:
         """Take over a stored row; before anything is counted."""
-        self._begin(Counter(key, opening, unpriced))
+        self.counters[key] = Counter(key, self._terms(key), opening, unpriced)
 
     def _counter(self, key: MeterKey) -> Counter:
-        return self.counters.get(key) or self._begin(Counter(key))
-
-    def _begin(self, counter: Counter) -> Counter:
-        key = counter.key
-        measure, period, _, kind, value = key
-        rows = self.limits.rows(kind, value)
-        counter.checks = tuple(
-            [Check(row, counter, self.now) for row in rows if row.period == period and row.measure == measure]
-        )
-        self.counters[key] = counter
+        counter = self.counters.get(key)
+        if counter is None:
+            counter = self.counters[key] = Counter(key, self._terms(key))
         return counter
+
+    def _terms(self, key: MeterKey) -> tuple[Terms, ...]:
+        return self.limits.terms(key[0], key[1], ScopeKey(key[3], key[4]), self.now)
 
     def changed(self) -> list[Counter]:
         """The counters that this commit moves or opens."""

@@ -85,8 +85,8 @@ def _stop(ledger: WorkspaceLedger, ask: Ask) -> tuple[BudgetNotice | None, Denia
     if ledger.observe_mode:
         return None, None
     stop, reason = None, None
-    for check in (check for account in ledger.accounts_of_ask(ask) for check in account.hard_checks):
-        row, notice = check.row, ledger.notice(check)
+    for terms, counter in (pair for account in ledger.accounts_of_ask(ask) for pair in account.hard):
+        row, notice = terms.row, ledger.notice(terms, counter)
         wanted = ask.usd + estimated_usd(ask.unpriced_tokens, row.estimate_usd_per_1m)
         is_exceeded = is_over(Measure.USD, notice.limit_usd, notice.current_spend_usd + notice.held_usd + wanted)
         if not is_exceeded and not (ask.is_unpriced and row.blocks_unpriced):
@@ -106,7 +106,7 @@ def _decision(
     is_repeat: bool = False,
     differs: bool = False,
 ) -> Decision:
-    notices = [ledger.notice(check) for account in ledger.accounts_of_ask(ask) for check in account.checks]
+    notices = [ledger.notice(*pair) for account in ledger.accounts_of_ask(ask) for pair in account.limits]
     notices.sort(key=lambda notice: notice.remaining_usd)
     return Decision(
         # Nothing speaks against a call because there was nothing to give up.

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import msgspec
 
-from ingest.gateway.accounts import Account, Accounts, Check, Counter
+from ingest.gateway.accounts import Account, Accounts, Counter, MeterKey
 from ingest.gateway.priced import PricedEvent
-from ingest.limit_sets import WORKSPACE, ZERO, LimitSet, Match, ScopeKey
+from ingest.limit_sets import WORKSPACE, ZERO, LimitRow, LimitSet, Match, ScopeKey, Terms
 from ingest.limits import estimated_usd, is_over
 from ingest.models import DataMode, LeaseOutcome, Measure, RefusalReason, ScopeKind
 
@@ -198,25 +198,23 @@ class WorkspaceLedger:
         """Open the books."""
         self.accounts = Accounts(self.limits, self.now)
 
-    def held(self, check: Check) -> Decimal:
-        """What live leases hold of a limit, in USD."""
-        if not self.holds:
-            return ZERO
-        usd, tokens = self.holds.get(check.counter.key.scope, (ZERO, 0))
-        return usd + estimated_usd(tokens, check.row.estimate_usd_per_1m) if tokens else usd
+    def held(self, row: LimitRow, key: MeterKey) -> Decimal:
+        """What live leases hold of a limit in the scope of `key`, in USD."""
+        usd, tokens = self.holds.get(key.scope, (ZERO, 0))
+        return usd + estimated_usd(tokens, row.estimate_usd_per_1m) if tokens else usd
 
-    def notice(self, check: Check) -> BudgetNotice:
+    def notice(self, terms: Terms, counter: Counter) -> BudgetNotice:
         """The budget behind a limit as an answer tells it."""
-        row, key = check.row, check.counter.key
+        row, key = terms.row, counter.key
         return BudgetNotice(
             id=row.source_id,
             name=row.name,
             scope_kind=key.scope_kind,
             scope_value=key.scope_value,
             period=row.period,
-            limit_usd=check.amount,
-            current_spend_usd=check.spend(),
-            held_usd=self.held(check),
+            limit_usd=terms.amount,
+            current_spend_usd=counter.counted(row),
+            held_usd=self.held(row, key),
             period_start=key.period_start,
             is_enforced=row.enforce and not self.observe_mode,
             unpriced=row.unpriced,
@@ -237,28 +235,30 @@ class WorkspaceLedger:
         """Where the workspace stands in the periods that hold now; `accounts` are those of now."""
         limit, remaining, reached = self._quota()
         warning = exceeded = False
-        tightest: Check | None = None
+        tightest: tuple[Terms, Counter] | None = None
         least = ZERO
+        holds = bool(self.holds)
         for account in accounts:
-            for check in account.checks:
-                spend = check.spend()
-                if spend >= check.warns_at:
+            for terms, counter in account.limits:
+                spend = counter.counted(terms.row)
+                if spend >= terms.warns_at:
                     warning = True
-                    exceeded = exceeded or is_over(_USD, check.amount, spend)
-                left = check.amount - spend - self.held(check)
+                    exceeded = exceeded or is_over(_USD, terms.amount, spend)
+                left = terms.amount - spend
+                if holds:
+                    left -= self.held(terms.row, counter.key)
                 if tightest is None or left < least:
-                    tightest, least = check, left
-        budget = None if tightest is None else self.notice(tightest)
+                    tightest, least = (terms, counter), left
+        budget = None if tightest is None else self.notice(*tightest)
         return Standing(self.plan_tier, self.plan_name, limit, remaining, reached, warning, exceeded, budget)
 
     def _quota(self) -> tuple[int | None, int | None, bool]:
         limit = remaining = None
         is_reached = False
         requests = self.accounts.of(WORKSPACE, self.now).requests
-        for check in requests.checks:
-            used = requests.value
-            limit, remaining = int(check.amount), max(0, int(check.amount - used))
-            is_reached = is_over(_REQUESTS, check.amount, used)
+        for terms in requests.terms:
+            limit, remaining = int(terms.amount), max(0, int(terms.amount - requests.value))
+            is_reached = is_over(_REQUESTS, terms.amount, requests.value)
         return limit, remaining, is_reached
 
     def put_lease(self, lease: LeaseRow) -> None:
@@ -313,26 +313,27 @@ def _refusal(
 ) -> Verdict | None:
     """Why the event is refused: `accounts` count its spend, `requests` (unless it uses no quota) its number."""
     cost = priced.quote.cost_usd
-    for check in () if requests is None else requests.checks:
-        if check.row.enforce and is_over(_REQUESTS, check.amount, check.spend()):
-            return Verdict(cost, reason=RefusalReason.PLAN_LIMIT_REACHED.value)
+    if requests is not None and any(
+        terms.row.enforce and is_over(_REQUESTS, terms.amount, requests.value) for terms in requests.terms
+    ):
+        return Verdict(cost, reason=RefusalReason.PLAN_LIMIT_REACHED.value)
     if ledger.observe_mode:
         return None
-    stop: Check | None = None
+    stop: tuple[Terms, Counter] | None = None
     least = ZERO
     for account in accounts:
-        for check in account.hard_checks:
-            spend = check.spend()
-            if is_over(_USD, check.amount, spend) or (cost is None and check.row.blocks_unpriced):
-                left = check.amount - spend
+        for terms, counter in account.hard:
+            spend = counter.counted(terms.row)
+            if is_over(_USD, terms.amount, spend) or (cost is None and terms.row.blocks_unpriced):
+                left = terms.amount - spend
                 if stop is None or left < least:
-                    stop, least = check, left
+                    stop, least = (terms, counter), left
     if stop is None:
         return None
     return Verdict(
         cost,
         reason=RefusalReason.BUDGET_EXCEEDED.value,
-        budget=ledger.notice(stop),
+        budget=ledger.notice(*stop),
         # Whatever is exceeded has less than nothing left, and would have been named.
         unpriced_model=None if least < 0 else f"{priced.event.provider}/{priced.event.model}",
     )

@@ -91,14 +91,15 @@ def _add_statement(table: str, key: dict[str, str], labels: dict[str, str], sums
 
 _ADD_ROLLUPS = _add_statement("ingest_rollup", _ROLLUP_KEY, _ROLLUP_LABELS, _ROLLUP_SUMS)
 _ADD_REFUSALS = _add_statement("ingest_refusal", _REFUSAL_KEY, {}, _SUMS)
-# A hot workspace moves many meters in each commit. Lists of them are read much faster than an object for each.
+# A hot workspace moves many meters in each commit. They come in lists of those that share all of the key but the scope's
+# value: PostgreSQL reads lists much faster than an object for each.
 _ADD_METERS = """
 INSERT INTO ingest_meter
   (workspace_id, period_start, period, measure, scope_kind, scope_value, value, unpriced_tokens)
-SELECT k.w, k.t, k.p, k.m, moved.kind, moved.value, moved.amount, moved.tokens
+SELECT k.w, k.t, k.p, k.m, k.s, moved.value, moved.amount, moved.tokens
 FROM json_to_recordset(%s::json)
-  AS k(w uuid, t timestamptz, p text, m text, kinds text[], values text[], amounts numeric[], tokens bigint[])
-CROSS JOIN LATERAL unnest(k.kinds, k.values, k.amounts, k.tokens) AS moved(kind, value, amount, tokens)
+  AS k(w uuid, t timestamptz, p text, m text, s text, "values" text[], amounts numeric[], tokens bigint[])
+CROSS JOIN LATERAL unnest(k.values, k.amounts, k.tokens) AS moved(value, amount, tokens)
 ON CONFLICT (workspace_id, period_start, scope_kind, scope_value, period, measure) DO UPDATE
 SET value = ingest_meter.value + excluded.value,
   unpriced_tokens = ingest_meter.unpriced_tokens + excluded.unpriced_tokens
@@ -213,17 +214,16 @@ def _late_rows(ledgers: Collection[WorkspaceLedger], now: datetime) -> list[dict
 
 
 def _meter_rows(ledger: WorkspaceLedger) -> Iterable[dict[str, Any]]:
-    """What this commit adds to meters, in lists of those that share measure and period."""
-    lists: dict[tuple[str, str, datetime], dict[str, Any]] = {}
+    """What this commit adds to meters; see `_ADD_METERS`."""
+    lists: dict[tuple[str, str, datetime, str], dict[str, Any]] = {}
     for counter in ledger.accounts.changed():
         key = counter.key
-        row = lists.get(key[:3])
+        row = lists.get(key[:4])
         if row is None:
-            row = lists[key[:3]] = {
-                "w": ledger.workspace_id, "t": key.period_start, "p": key.period, "m": key.measure,
-                "kinds": [], "values": [], "amounts": [], "tokens": [],
+            row = lists[key[:4]] = {
+                "w": ledger.workspace_id, "t": key.period_start, "p": key.period, "m": key.measure, "s": key.scope_kind,
+                "values": [], "amounts": [], "tokens": [],
             }  # fmt: skip
-        row["kinds"].append(key.scope_kind)
         row["values"].append(key.scope_value)
         row["amounts"].append(counter.value - (counter.opening or ZERO))
         row["tokens"].append(counter.unpriced - counter.opening_unpriced)
@@ -233,17 +233,16 @@ def _meter_rows(ledger: WorkspaceLedger) -> Iterable[dict[str, Any]]:
 def _crossing_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:
     return [
         {
-            "limit_id": check.row.id,
+            "limit_id": terms.row.id,
             "period_start": counter.key.period_start,
-            "scope_value": counter.key.scope_value if check.row.is_each_value else "",
+            "scope_value": counter.key.scope_value if terms.row.is_each_value else "",
             "threshold": level.share,
-            "amount": check.amount,
-            "value": check.spend(),
+            "amount": terms.amount,
+            "value": value,
             "crossed_at": ledger.now,
         }
         for counter in ledger.accounts.changed()
-        for check in counter.checks
-        for level in check.crossed()
+        for terms, level, value in counter.crossed()
     ]
 
 

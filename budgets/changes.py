@@ -1,7 +1,7 @@
 """Changing budgets on a page: only what the person has seen, and not before they know what it does at once."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Q, Sum
 
 from budgets.gauges import moment_in_words
-from budgets.selectors import BudgetValues, budget_values
+from budgets.selectors import BudgetStatus, BudgetValues, budget_values, workspace_status
 from budgets.services import update_budget_settings
 from budgets.simulator import refuses_telemetry
 from ingest.limits import is_over
@@ -76,7 +76,9 @@ def consequences(workspace_id: UUID, old: BudgetValues, new: BudgetValues, zone:
     """What the change would do to telemetry and alerts at once, in sentences; nothing for a change that may wait."""
     if old == new:
         return []
-    found = list(_exceeded_at_once(_spend(workspace_id, old, new, now), old, new, zone, now))
+    status = workspace_status(workspace_id, now)
+    standing = {Period.DAY: status.daily, Period.MONTH: status.monthly}
+    found = list(_exceeded_at_once(standing, _spend(workspace_id, standing, old, new, now), old, new, zone, now))
     if (
         not found
         and refuses_telemetry(new)
@@ -93,36 +95,42 @@ def consequences(workspace_id: UUID, old: BudgetValues, new: BudgetValues, zone:
 
 
 def _exceeded_at_once(
-    spend: dict[Period, tuple[Decimal, Decimal]], old: BudgetValues, new: BudgetValues, zone: ZoneInfo, now: datetime
+    standing: Mapping[Period, BudgetStatus],
+    spend: Mapping[Period, Decimal],
+    old: BudgetValues,
+    new: BudgetValues,
+    zone: ZoneInfo,
+    now: datetime,
 ) -> Iterator[str]:
-    for period, (old_spend, new_spend) in spend.items():
-        limit = getattr(new, _LIMIT_OF[period])
-        if not _is_exceeded(limit, new_spend):
+    for period, before in standing.items():
+        limit = _in_force(before, getattr(old, _LIMIT_OF[period]), getattr(new, _LIMIT_OF[period]))
+        if limit is None or not is_over(Measure.USD, limit, spend[period]):
             continue
-        was_exceeded = _is_exceeded(getattr(old, _LIMIT_OF[period]), old_spend)
-        standing = f"{usd(new_spend)} of {usd_exact(plain_number(limit))} is spent"
+        spent = f"{usd(spend[period])} of {usd_exact(plain_number(limit))} is spent"
         until = moment_in_words(window_of(period, now).end, zone)
-        if refuses_telemetry(new) and not (was_exceeded and refuses_telemetry(old)):
-            yield f"Telemetry would be refused (402) from now until {until}: {standing} this {period}."
-        elif not refuses_telemetry(new) and not was_exceeded:
+        if refuses_telemetry(new) and not (before.is_exceeded and refuses_telemetry(old)):
+            yield f"Telemetry would be refused (402) from now until {until}: {spent} this {period}."
+        elif not refuses_telemetry(new) and not before.is_exceeded:
             yield (
-                f"The {_NAME_OF[period]} budget is exceeded at once: {standing} this {period}. "
+                f"The {_NAME_OF[period]} budget is exceeded at once: {spent} this {period}. "
                 f"Alerts and answers say so until {until}; nothing is refused."
             )
 
 
-def _is_exceeded(limit: Decimal | None, spend: Decimal) -> bool:
-    return limit is not None and is_over(Measure.USD, limit, spend)
+def _in_force(before: BudgetStatus, old: Decimal | None, new: Decimal | None) -> Decimal | None:
+    """What would hold instead of `new`: a raise goes on as long as it is above the limit."""
+    raised = before.limit_usd if old is not None and before.limit_usd != old else None
+    return new if new is None or raised is None else max(new, raised)
 
 
 def _spend(
-    workspace_id: UUID, old: BudgetValues, new: BudgetValues, now: datetime
-) -> dict[Period, tuple[Decimal, Decimal]]:
-    """USD in the running periods: counted as `old` says, and as `new` says."""
-    meters = current_meters(workspace_id, now)
-    before = {period: meters.get((Measure.USD.value, period.value), _ZERO) for period in Period}
+    workspace_id: UUID, standing: Mapping[Period, BudgetStatus], old: BudgetValues, new: BudgetValues, now: datetime
+) -> dict[Period, Decimal]:
+    """USD in the running periods as `new` counts them; estimates and adjustments stay what they are."""
+    counted = {period: before.spend_usd for period, before in standing.items()}
     if old.counted_data_modes == new.counted_data_modes:
-        return {period: (value, value) for period, value in before.items()}
+        return counted
+    meters = current_meters(workspace_id, now)
     starts = {period: window_of(period, now).start for period in Period}
     after = Rollup.objects.filter(
         workspace_id=workspace_id,
@@ -137,4 +145,5 @@ def _spend(
             for period, start in starts.items()
         }
     )
-    return {period: (before[period], after[period.value] or _ZERO) for period in Period}
+    stored = {period: meters.get((Measure.USD.value, period.value), _ZERO) for period in Period}
+    return {period: counted[period] - stored[period] + (after[period.value] or _ZERO) for period in Period}

@@ -91,8 +91,8 @@ def _add_statement(table: str, key: dict[str, str], labels: dict[str, str], sums
 
 _ADD_ROLLUPS = _add_statement("ingest_rollup", _ROLLUP_KEY, _ROLLUP_LABELS, _ROLLUP_SUMS)
 _ADD_REFUSALS = _add_statement("ingest_refusal", _REFUSAL_KEY, {}, _SUMS)
-# A hot workspace moves many meters in each commit. They come in lists of those that share all of the key but the scope's
-# value: PostgreSQL reads lists much faster than an object for each.
+# A hot workspace moves many meters in each commit. They come in lists of those that share all of the key but the value
+# of the scope: PostgreSQL reads lists much faster than an object for each.
 _ADD_METERS = """
 INSERT INTO ingest_meter
   (workspace_id, period_start, period, measure, scope_kind, scope_value, value, unpriced_tokens)

@@ -6,6 +6,8 @@ import pytest
 import time_machine
 from django.test import Client
 
+from budgets.budget_services import adjust_budget, raise_budget
+from budgets.models import Budget
 from budgets.selectors import BudgetValues, budget_values
 from budgets.services import update_budget_settings
 from opsmeter_site.lib.periods import day_of
@@ -314,6 +316,18 @@ class TestSecondQuestion:
         assert "$60.00 of $50.00 is spent this day" in page.context["consequences"][0]
         self.confirm(cast, page)
         assert stored(cast).counted_data_modes == ("real", "test")
+
+    def test_it_asks_by_what_is_enforced_an_adjustment_and_a_raise_included(self, cast):
+        set_budgets(cast, daily_limit_usd=Decimal(50))
+        budget = Budget.objects.get(workspace=cast.workspace)
+        adjust_budget(budget, Decimal(60), "a call that was not sent", acting_user=cast.owner)
+        page = self.ask(cast, enforcement="hard")
+        assert "from now until" in page.context["consequences"][0]
+        assert "$60.00 of $50.00 is spent this day" in page.context["consequences"][0]
+
+        raise_budget(budget, Decimal(80), NOON + 3 * DAY / 24, "a launch", acting_user=cast.owner)
+        page = self.ask(cast, enforcement="hard")
+        assert "whenever spend is above a limit" in page.context["consequences"][0]
 
     @pytest.mark.parametrize(
         "typed",

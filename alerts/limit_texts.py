@@ -8,10 +8,10 @@ from decimal import Decimal
 from alerts.findings import Finding
 from alerts.models import Alert, AlertKind, Severity
 from alerts.scope_texts import ScopeNames
-from budgets.scope_words import kind_in_words
 from ingest.limits import OVER, levels_of, utilization
 from ingest.models import Limit, LimitCrossing, Measure, ScopeKind
 from ingest.report_filters import PARAMETERS
+from ingest.scope_words import kind_in_words
 from ingest.scopes import wire_name
 from opsmeter_site.lib import formats
 from opsmeter_site.lib.periods import Period, Window, window_of

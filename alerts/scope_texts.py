@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from alerts.lists import short
-from budgets.scope_words import kind_in_words, value_in_words
 from ingest.models import Limit, ScopeKind
+from ingest.scope_words import kind_in_words, value_in_words
 from opsmeter_site.lib.formats import count
 from workspaces.models import ApiKey
 

@@ -9,8 +9,8 @@ from django.http import HttpRequest
 
 from budgets.forms import VALUE_FIELDS, BudgetSettingsForm
 from budgets.models import Budget, BudgetSettings
-from budgets.scope_words import scope_in_words
 from budgets.services import update_budget_settings
+from ingest.scope_words import scope_in_words
 from opsmeter_site.lib.clock import utc_now
 from workspaces.admin_base import ReadOnlyMixin, ServiceAdminMixin, become, operator_of
 

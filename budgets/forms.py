@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from django import forms
 from django.core.exceptions import ValidationError
 
-from budgets.budget_checks import LIMIT_DECIMALS, MAX_LIMIT_USD
 from budgets.changes import version_of
 from budgets.models import BudgetSettings, Enforcement
+from budgets.scoped.checks import LIMIT_DECIMALS, MAX_LIMIT_USD
 from budgets.selectors import BudgetValues, budget_values
 from ingest.models import DataMode
 from opsmeter_site.lib.formats import usd_exact

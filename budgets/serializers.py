@@ -6,8 +6,8 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from budgets.budget_checks import MAX_LIMIT_USD
 from budgets.models import Enforcement
+from budgets.scoped.checks import MAX_LIMIT_USD
 from budgets.selectors import DEFAULT_WARNING_THRESHOLD
 from ingest.models import DataMode
 from opsmeter_site.lib.openapi import UsdField, UtcTimeField

@@ -10,9 +10,9 @@ from typing import Any, TypedDict, Unpack
 
 from django.db import transaction
 
-from budgets.budget_checks import LIMIT_DECIMALS, MAX_LIMIT_USD, THRESHOLD_DECIMALS, number_errors
 from budgets.limit_specs import SOURCE, limit_spec
 from budgets.models import WORKSPACE_NAMES, Budget, BudgetPeriod, BudgetSettings, Enforcement
+from budgets.scoped.checks import LIMIT_DECIMALS, MAX_LIMIT_USD, THRESHOLD_DECIMALS, number_errors
 from budgets.selectors import BudgetValues, budget_values
 from ingest.limits import OVER
 from ingest.models import DataMode, WorkspacePolicy

@@ -2,20 +2,21 @@
 
 from django.urls import path
 
-from budgets import api, budget_api, views
-from budgets.pages import detail, editor, explain, lists
+from budgets import api, views
+from budgets.scoped import api as scoped_api
+from budgets.scoped.pages import detail, editor, explain, lists
 
 urlpatterns = [
     path("settings/budgets", api.BudgetSettingsView.as_view(), name="api-budgets"),
     path("settings/workspace-status", api.WorkspaceStatusView.as_view(), name="settings-workspace-status"),
     path("diagnostics/workspace-status", api.WorkspaceDiagnosticsView.as_view(), name="diagnostics-workspace-status"),
-    path("budgets", budget_api.BudgetsView.as_view(), name="api-budgets-list"),
-    path("budgets/simulate", budget_api.SimulateView.as_view(), name="api-budget-simulation"),
-    path("budgets/leases", budget_api.LeasesView.as_view(), name="api-leases"),
-    path("budgets/<uuid:budget_id>", budget_api.BudgetView.as_view(), name="api-budget"),
-    path("budgets/<uuid:budget_id>/raise", budget_api.RaiseView.as_view(), name="api-budget-raise"),
-    path("budgets/<uuid:budget_id>/adjustments", budget_api.AdjustmentsView.as_view(), name="api-budget-adjustments"),
-    path("budgets/<uuid:budget_id>/history", budget_api.HistoryView.as_view(), name="api-budget-history"),
+    path("budgets", scoped_api.BudgetsView.as_view(), name="api-budgets-list"),
+    path("budgets/simulate", scoped_api.SimulateView.as_view(), name="api-budget-simulation"),
+    path("budgets/leases", scoped_api.LeasesView.as_view(), name="api-leases"),
+    path("budgets/<uuid:budget_id>", scoped_api.BudgetView.as_view(), name="api-budget"),
+    path("budgets/<uuid:budget_id>/raise", scoped_api.RaiseView.as_view(), name="api-budget-raise"),
+    path("budgets/<uuid:budget_id>/adjustments", scoped_api.AdjustmentsView.as_view(), name="api-budget-adjustments"),
+    path("budgets/<uuid:budget_id>/history", scoped_api.HistoryView.as_view(), name="api-budget-history"),
 ]
 
 page_urlpatterns = [

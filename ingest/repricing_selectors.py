@@ -7,12 +7,13 @@ from decimal import Decimal
 
 from django.db.models import Min, Q, Sum
 
-from ingest.models import Repricing, RepricingDay, RepricingState, Rollup, ScopeKind
+from ingest.models import Repricing, RepricingDay, RepricingState, Rollup
 from ingest.price_book import PriceBook
 from ingest.price_names import canonical_provider, clean
 from ingest.price_selectors import Pair, model_meant
 from ingest.repricing import UNFINISHED
-from workspaces.models import ApiKey, Workspace
+from ingest.scope_words import key_names, kind_in_words, value_in_words
+from workspaces.models import Workspace
 
 _COLUMNS = ("rows", "newly_priced", "before_usd", "after_usd")
 
@@ -134,10 +135,11 @@ def affected_limits(job: Repricing) -> list[AffectedLimit]:
     """What the preview found about limits, in its order; nothing unless it waits for an answer."""
     if job.state != RepricingState.PREVIEWED:
         return []
+    keys = key_names(job.workspace_id)
     return [
         AffectedLimit(
             name=found["name"],
-            scope=_scope(job, found["scope_kind"], found["scope_value"]),
+            scope=_scope(found["scope_kind"], found["scope_value"], keys),
             period=found["period"],
             amount=Decimal(found["amount"]),
             before=Decimal(found["before"]),
@@ -149,14 +151,9 @@ def affected_limits(job: Repricing) -> list[AffectedLimit]:
     ]
 
 
-def _scope(job: Repricing, kind: str, value: str) -> str:
+def _scope(kind: str, value: str, keys: Mapping[str, str]) -> str:
     """Whose budget it is, in words; empty for the whole workspace."""
-    if not kind:
-        return ""
-    if kind == ScopeKind.API_KEY_ID:
-        key = ApiKey.objects.filter(workspace=job.workspace_id, pk=int(value)).first()
-        value = key.name if key else value
-    return f"{ScopeKind(kind).label} {value}"
+    return f"{kind_in_words(kind)} {value_in_words(kind, value, keys)}" if kind else ""
 
 
 def unfinished(workspace: Workspace) -> Repricing | None:

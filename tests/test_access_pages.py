@@ -29,8 +29,8 @@ from alerts.models import (
     ReportKind,
     Rule,
 )
-from budgets.budget_services import create_budget
-from budgets.drafts import BudgetDraft
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.services import create_budget
 from ingest.explorer import Cursor, Filters, Position
 from ingest.export_files import Outline
 from ingest.export_rows import Wish

@@ -9,8 +9,8 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from budgets.budget_services import create_budget
-from budgets.drafts import BudgetDraft
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.services import create_budget
 from ingest.gateway.routes import ROUTES
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import to_wire

@@ -13,9 +13,9 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_GET
 
 from billing.usage import requests_gauge
-from budgets.exceeded import exceeded_budgets
 from budgets.forecast import forecasts
 from budgets.gauges import budget_gauges
+from budgets.scoped.exceeded import exceeded_budgets
 from budgets.selectors import PlanStatus, WorkspaceStatus, workspace_status
 from ingest import reports
 from ingest.ranges import DayRange

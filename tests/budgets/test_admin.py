@@ -4,9 +4,9 @@ from decimal import Decimal
 import pytest
 from django.urls import reverse
 
-from budgets.budget_services import create_budget, raise_budget
-from budgets.drafts import BudgetDraft
 from budgets.models import Budget, BudgetSettings
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.services import create_budget, raise_budget
 from budgets.selectors import BudgetValues, budget_values
 from budgets.services import update_budget_settings
 from ingest.models import Limit

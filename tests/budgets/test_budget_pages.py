@@ -8,11 +8,11 @@ import time_machine
 from django.urls import reverse
 from django.utils.html import escape
 
-from budgets import budget_services as services
-from budgets.drafts import BudgetDraft
 from budgets.models import Budget
-from budgets.outlook import Outlook, TrackRecord
-from budgets.pages import lists
+from budgets.scoped import services
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.outlook import Outlook, TrackRecord
+from budgets.scoped.pages import lists
 from budgets.services import update_budget_settings
 from ingest.models import Hold, Lease, WorkspacePolicy
 from tests.factories import make_cast

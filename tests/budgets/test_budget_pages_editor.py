@@ -9,9 +9,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from budgets import budget_services as services
-from budgets.drafts import BudgetDraft, draft_of
 from budgets.models import Budget
+from budgets.scoped import services
+from budgets.scoped.drafts import BudgetDraft, draft_of
 from budgets.services import update_budget_settings
 from ingest.models import Event, LedgerCoverage, Limit
 from tests.factories import make_cast

@@ -5,7 +5,9 @@ from decimal import Decimal
 import pytest
 import time_machine
 
-from budgets.budget_services import (
+from budgets.models import Budget
+from budgets.scoped.drafts import BudgetDraft, draft_of
+from budgets.scoped.services import (
     MOST_BUDGETS,
     BudgetChanged,
     adjust_budget,
@@ -17,8 +19,6 @@ from budgets.budget_services import (
     raise_budget,
     version_of,
 )
-from budgets.drafts import BudgetDraft, draft_of
-from budgets.models import Budget
 from budgets.services import update_budget_settings
 from ingest.models import Limit, LimitAdjustment, LimitCrossing, MeteredScope
 from opsmeter_site.lib.clock import utc_now

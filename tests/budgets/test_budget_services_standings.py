@@ -10,11 +10,11 @@ import time_machine
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from budgets.budget_selectors import live_holds, standings
-from budgets.budget_services import adjust_budget, create_budget, end_raise, raise_budget
-from budgets.drafts import BudgetDraft
 from budgets.limit_specs import SOURCE, limit_spec
 from budgets.models import Budget
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.selectors import live_holds, standings
+from budgets.scoped.services import adjust_budget, create_budget, end_raise, raise_budget
 from budgets.services import update_budget_settings
 from ingest.meters import counted
 from ingest.models import Lease, Limit, MeteredScope, WorkspacePolicy

@@ -5,9 +5,9 @@ from decimal import Decimal
 
 import pytest
 
-from budgets.budget_selectors import explain
-from budgets.budget_services import create_budget
-from budgets.drafts import BudgetDraft
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.selectors import explain
+from budgets.scoped.services import create_budget
 from budgets.services import update_budget_settings
 from opsmeter_site.lib.clock import utc_now
 

@@ -23,7 +23,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from budgets.budget_services import (
+from budgets.models import Budget
+from budgets.scoped.drafts import BudgetDraft, draft_of
+from budgets.scoped.services import (
     adjust_budget,
     change_budget,
     create_budget,
@@ -31,8 +33,6 @@ from budgets.budget_services import (
     end_raise,
     raise_budget,
 )
-from budgets.drafts import BudgetDraft, draft_of
-from budgets.models import Budget
 from budgets.services import update_budget_settings
 from ingest import pricing
 from ingest.audit import audit_workspace

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from budgets.budget_selectors import BudgetStanding, ValueStanding
 from budgets.forecast import forecasts
 from budgets.models import Budget
-from budgets.outlook import Outlook, outlooks
+from budgets.scoped.outlook import Outlook, outlooks
+from budgets.scoped.selectors import BudgetStanding, ValueStanding
 from ingest.models import LimitCrossing, Meter, MeteredScope
 from ingest.scopes import ROLLED_UP
 from opsmeter_site.lib.periods import QUARTER_HOUR, Period, day_of, month_of, window_of

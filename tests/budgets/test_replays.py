@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from budgets.drafts import BudgetDraft
-from budgets.replays import BudgetReplay, replay_budget
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.replays import BudgetReplay, replay_budget
 from ingest.models import Event, LedgerCoverage, WorkspacePolicy
 from tests.budgets.rollups import DIMENSIONS, spend
 from tests.ledger import make_workspace, new_event, store_events

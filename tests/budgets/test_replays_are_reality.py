@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import time_machine
 
-from budgets.drafts import BudgetDraft
 from budgets.models import Enforcement
-from budgets.replays import BudgetReplay, replay_budget
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.replays import BudgetReplay, replay_budget
 from ingest.models import LimitCrossing, Measure, Refusal, ScopeKind, UnpricedPolicy
 from ingest.services import LimitSpec, put_limit
 from opsmeter_site.lib.periods import Period, window_of

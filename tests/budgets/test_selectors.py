@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from budgets.budget_services import adjust_budget, raise_budget
 from budgets.models import Budget
+from budgets.scoped.services import adjust_budget, raise_budget
 from budgets.selectors import budget_values, workspace_status
 from budgets.services import update_budget_settings
 from ingest.models import Limit, Meter

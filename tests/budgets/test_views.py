@@ -6,8 +6,8 @@ import pytest
 import time_machine
 from django.test import Client
 
-from budgets.budget_services import adjust_budget, raise_budget
 from budgets.models import Budget
+from budgets.scoped.services import adjust_budget, raise_budget
 from budgets.selectors import BudgetValues, budget_values
 from budgets.services import update_budget_settings
 from opsmeter_site.lib.periods import day_of

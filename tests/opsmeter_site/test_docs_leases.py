@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from budgets.budget_examples import WISH
-from budgets.budget_services import create_budget
-from budgets.drafts import BudgetDraft
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.examples import WISH
+from budgets.scoped.services import create_budget
 from ingest.gateway.openapi_asks import CHECKED_EXAMPLE, LEASED_EXAMPLE
 from ingest.models import Lease
 from tests.docs import Visitor

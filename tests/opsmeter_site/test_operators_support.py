@@ -14,8 +14,8 @@ from django.urls import reverse
 
 from billing.models import ChangeRequest
 from billing.services import change_workspace_plan
-from budgets.budget_services import create_budget, raise_budget
-from budgets.drafts import BudgetDraft
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.services import create_budget, raise_budget
 from budgets.services import update_budget_settings
 from ingest.models import Lease, LedgerAudit, Meter, ModelPrice, Refusal
 from opsmeter_site.lib.clock import utc_now

@@ -7,8 +7,8 @@ from html import unescape
 import pytest
 from django.test import Client
 
-from budgets.budget_services import create_budget
-from budgets.drafts import BudgetDraft
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.services import create_budget
 from budgets.services import update_budget_settings
 from opsmeter_site.lib.clock import utc_now
 from tests.factories import make_cast

@@ -8,8 +8,8 @@ from django.contrib.auth import authenticate
 from django.core.management import call_command
 
 from alerts.models import Report
-from budgets.budget_selectors import standings
 from budgets.models import Budget
+from budgets.scoped.selectors import standings
 from budgets.selectors import budget_values
 from ingest.models import Event
 from opsmeter_site.lib.clock import utc_now

@@ -12,9 +12,9 @@ from django.db import transaction
 from alerts.models import ReportKind
 from alerts.report_runs import make_report_now
 from billing.services import open_workspace
-from budgets.budget_services import create_budget
-from budgets.drafts import BudgetDraft
 from budgets.models import BudgetPeriod, Enforcement
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.services import create_budget
 from budgets.services import update_budget_settings
 from ingest.gateway.demo import load_history
 from ingest.meters import current_meters

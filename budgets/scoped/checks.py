@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from budgets.drafts import BudgetDraft
 from budgets.models import BudgetPeriod, Enforcement
+from budgets.scoped.drafts import BudgetDraft
 from ingest.limits import OVER
 from ingest.models import ScopeKind, UnpricedPolicy
 from ingest.scopes import cleaned_value

@@ -1,4 +1,4 @@
-"""The forms for budgets on scopes. What is allowed is decided in `budgets.budget_services`."""
+"""The forms for budgets on scopes. What is allowed is decided in `budgets.scoped.services`."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,10 @@ from django.core.exceptions import ValidationError
 from django.http import QueryDict
 from django.utils import timezone
 
-from budgets.budget_words import thresholds_in_words
-from budgets.drafts import BudgetDraft
 from budgets.forms import LimitField
 from budgets.models import DEFAULT_THRESHOLDS, BudgetPeriod, Enforcement
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.words import thresholds_in_words
 from ingest.models import DataMode, Environment, ScopeKind, UnpricedPolicy
 from ingest.scopes import cleaned_value
 from opsmeter_site.lib.errors import FieldError, InvalidInput, OpsmeterError

@@ -6,12 +6,12 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from budgets.budget_selectors import BudgetStanding
-from budgets.budget_serializers import FIELD_NAMES, PERIOD_NAMES, thresholds_json
-from budgets.budget_words import notes
-from budgets.drafts import draft_of
 from budgets.models import Budget, Enforcement
-from budgets.replays import BudgetReplay, ReplayedPeriod
+from budgets.scoped.drafts import draft_of
+from budgets.scoped.replays import BudgetReplay, ReplayedPeriod
+from budgets.scoped.selectors import BudgetStanding
+from budgets.scoped.serializers import FIELD_NAMES, PERIOD_NAMES, thresholds_json
+from budgets.scoped.words import notes
 from ingest.models import Lease, LimitAdjustment
 from ingest.scopes import wire_name
 from opsmeter_site.lib.periods import Window

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from budgets.drafts import BudgetDraft
 from budgets.gauges import moment_in_words
 from budgets.models import BudgetPeriod, Enforcement
-from budgets.replays import BudgetReplay, ReplayedCrossing, ReplayedPeriod, replay_budget
-from budgets.scope_words import value_in_words
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.replays import BudgetReplay, ReplayedCrossing, ReplayedPeriod, replay_budget
 from ingest.limits import OVER
+from ingest.scope_words import value_in_words
 from opsmeter_site.lib.formats import usd
 from workspaces.models import Workspace
 

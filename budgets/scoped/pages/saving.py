@@ -6,13 +6,13 @@ from datetime import datetime
 
 from django.db import transaction
 
-from budgets.budget_selectors import BudgetStanding, standings
 from budgets.gauges import moment_in_words
 from budgets.models import Budget
-from budgets.pages.cards import is_hard
-from budgets.scope_words import key_names, scope_in_words, value_in_words
+from budgets.scoped.pages.cards import is_hard
+from budgets.scoped.selectors import BudgetStanding, standings
 from budgets.selectors import budget_values
 from ingest.models import UnpricedPolicy
+from ingest.scope_words import key_names, scope_in_words, value_in_words
 from ingest.services import lock_ledger
 from opsmeter_site.lib.formats import usd, usd_exact
 from opsmeter_site.lib.wire import plain_number

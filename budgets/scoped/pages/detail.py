@@ -10,20 +10,20 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from budgets import budget_services
-from budgets.budget_forms import AdjustForm, KeptForm, RaiseForm
-from budgets.budget_history import changes
-from budgets.budget_selectors import standings
 from budgets.limit_specs import SOURCE
 from budgets.models import Budget
-from budgets.outlook import outlooks
-from budgets.pages.cards import Setting, card
-from budgets.pages.found import budget_of
-from budgets.pages.saving import store
-from budgets.scope_words import key_names, scope_in_words, value_in_words
+from budgets.scoped import services
+from budgets.scoped.forms import AdjustForm, KeptForm, RaiseForm
+from budgets.scoped.history import changes
+from budgets.scoped.outlook import outlooks
+from budgets.scoped.pages.cards import Setting, card
+from budgets.scoped.pages.found import budget_of
+from budgets.scoped.pages.saving import store
+from budgets.scoped.selectors import standings
 from budgets.selectors import budget_values
 from ingest.leases import LiveLeases, live_leases, release_lease
 from ingest.models import LimitAdjustment
+from ingest.scope_words import key_names, scope_in_words, value_in_words
 from ingest.snapshots import snapshot
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import Conflict, InvalidInput, NotFound
@@ -55,9 +55,7 @@ def budget_raise(request: HttpRequest, access: WorkspaceAccess, budget_id: UUID)
     if form.is_valid():
         data = form.cleaned_data
         try:
-            budget_services.raise_budget(
-                budget, data["limit_usd"], data["until"], data["reason"], acting_user=access.user
-            )
+            services.raise_budget(budget, data["limit_usd"], data["until"], data["reason"], acting_user=access.user)
         except InvalidInput as refusal:
             add_refusal(form, refusal)
         else:
@@ -73,7 +71,7 @@ def budget_raise_end(request: HttpRequest, access: WorkspaceAccess, budget_id: U
     budget = budget_of(access, budget_id)
 
     def end() -> Budget:
-        return budget_services.end_raise(budget, acting_user=access.user)
+        return services.end_raise(budget, acting_user=access.user)
 
     if not budget.is_raised_at(utc_now()):
         messages.info(request, "The limit is not raised; nothing was changed.")
@@ -91,7 +89,7 @@ def budget_adjust(request: HttpRequest, access: WorkspaceAccess, budget_id: UUID
         data = form.cleaned_data
 
         def adjust() -> Budget:
-            budget_services.adjust_budget(
+            services.adjust_budget(
                 budget,
                 data["usd"],
                 data["reason"],
@@ -115,7 +113,7 @@ def budget_delete(request: HttpRequest, access: WorkspaceAccess, budget_id: UUID
     if budget.is_of_workspace:
         return redirect("settings-budgets", access.workspace.slug)
     if request.method == "POST":
-        budget_services.delete_budget(budget, acting_user=access.user)
+        services.delete_budget(budget, acting_user=access.user)
         messages.success(request, f"The budget “{budget.name}” is deleted.")
         return redirect("budgets", access.workspace.slug)
     leases = live_leases(access.workspace.pk, budget.scope_kind, budget.scope_value, utc_now(), most=3)
@@ -232,7 +230,7 @@ def _adjustments(budget: Budget, keys: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _history(access: WorkspaceAccess, budget: Budget) -> list[dict[str, Any]]:
-    entries = budget_services.history(budget.pk, access.workspace.pk)[:MOST_ENTRIES]
+    entries = services.history(budget.pk, access.workspace.pk)[:MOST_ENTRIES]
     return [
         {
             "entry": entry,

@@ -9,18 +9,18 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods
 
-from budgets import budget_forms, budget_services
-from budgets.budget_forms import REPLAY_DAYS, VALUES_ID, DraftForm, KeptForm
-from budgets.budget_selectors import BudgetStanding
-from budgets.budget_words import described, raise_in_words
-from budgets.drafts import draft_of
 from budgets.models import Budget
-from budgets.pages.found import budget_of
-from budgets.pages.saving import store
-from budgets.pages.simulation import simulated
-from budgets.scope_words import key_names, scope_in_words
+from budgets.scoped import forms, services
+from budgets.scoped.drafts import draft_of
+from budgets.scoped.forms import REPLAY_DAYS, VALUES_ID, DraftForm, KeptForm
+from budgets.scoped.pages.found import budget_of
+from budgets.scoped.pages.saving import store
+from budgets.scoped.pages.simulation import simulated
+from budgets.scoped.selectors import BudgetStanding
+from budgets.scoped.words import described, raise_in_words
 from ingest.explorer import suggestions
 from ingest.models import Environment, ScopeKind
+from ingest.scope_words import key_names, scope_in_words
 from ingest.snapshots import snapshot
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import Conflict, InvalidInput, NotAllowed
@@ -37,7 +37,7 @@ def budget_new(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
     """A new budget on a scope; a POST with `simulate` stores nothing."""
     workspace = access.workspace
     if request.method != "POST":
-        form = DraftForm(workspace, initial=budget_forms.suggested_initial(request.GET.dict()))
+        form = DraftForm(workspace, initial=forms.suggested_initial(request.GET.dict()))
         return _page(request, access, form)
     form = DraftForm(workspace, request.POST)
     if "simulate" in request.POST:
@@ -48,7 +48,7 @@ def budget_new(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
         outcome = store(
             workspace,
             None,
-            lambda: budget_services.create_budget(workspace, form.draft, acting_user=access.user),
+            lambda: services.create_budget(workspace, form.draft, acting_user=access.user),
             utc_now(),
             confirmed=form.cleaned_data["confirmed"],
         )
@@ -72,7 +72,7 @@ def budget_edit(request: HttpRequest, access: WorkspaceAccess, budget_id: UUID) 
         return redirect("settings-budgets", access.workspace.slug)
     draft = draft_of(budget)
     if request.method != "POST":
-        initial = budget_forms.form_initial(draft, budget_services.version_of(budget))
+        initial = forms.form_initial(draft, services.version_of(budget))
         return _page(request, access, DraftForm(access.workspace, initial=initial, stored=draft), budget)
     form = DraftForm(access.workspace, request.POST, stored=draft)
     if "simulate" in request.POST:
@@ -95,24 +95,24 @@ def _change(request: HttpRequest, access: WorkspaceAccess, form: DraftForm, budg
     if form.draft == old:
         messages.info(request, "This is the budget already; nothing was changed.")
         return redirect("budget", workspace.slug, budget.pk)
-    if seen != budget_services.version_of(budget):
+    if seen != services.version_of(budget):
         return _conflict(request, access, form, budget)
     try:
         outcome = store(
             workspace,
             Budget.objects.get(pk=budget.pk),
-            lambda: budget_services.change_budget(budget, form.draft, acting_user=access.user, seen=seen),
+            lambda: services.change_budget(budget, form.draft, acting_user=access.user, seen=seen),
             utc_now(),
             confirmed=form.cleaned_data["confirmed"],
         )
-    except budget_services.BudgetChanged:
+    except services.BudgetChanged:
         return _conflict(request, access, form, budget_of(access, budget.pk))
     except (InvalidInput, Conflict) as refusal:
         form.refuse(refusal)
         return _page(request, access, form, budget_of(access, budget.pk), status=422)
     if outcome.consequences:
         return _second_question(request, outcome.consequences)
-    undo = budget_forms.form_data(old, budget_services.version_of(outcome.standing.budget))
+    undo = forms.form_data(old, services.version_of(outcome.standing.budget))
     toast_with_undo(request, "The budget is saved and holds from now on.", url=request.path, values=undo)
     return _saved(request, access, outcome.standing)
 
@@ -140,7 +140,7 @@ def _second_question(request: HttpRequest, consequences: list[str]) -> HttpRespo
 def _conflict(request: HttpRequest, access: WorkspaceAccess, form: DraftForm, now: Budget) -> HttpResponse:
     """The form as it was typed, beside what somebody else has saved meanwhile. Saving again overwrites it."""
     data = request.POST.copy()
-    data["version"] = budget_services.version_of(now)
+    data["version"] = services.version_of(now)
     data.pop("confirmed", None)
     again = DraftForm(access.workspace, data, stored=draft_of(now))
     rows = [
@@ -151,7 +151,7 @@ def _conflict(request: HttpRequest, access: WorkspaceAccess, form: DraftForm, no
     raised = raise_in_words(now, access.workspace.timezone, utc_now())
     if raised or not rows:
         rows.append(("Raise", raised or "None", "Stays as it is now"))
-    entries = budget_services.history(now.pk, access.workspace.pk)
+    entries = services.history(now.pk, access.workspace.pk)
     conflict = {"rows": rows, "entry": entries[0] if entries else None}
     return _page(request, access, again, now, status=409, conflict=conflict)
 

@@ -16,13 +16,13 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Q
 
-from budgets.budget_checks import LONGEST_NAME, check_adjustment, check_raise, checked, checked_change
-from budgets.drafts import BudgetDraft, draft_of
 from budgets.limit_specs import SOURCE, limit_spec
 from budgets.models import WORKSPACE_NAMES, Budget, BudgetPeriod
-from budgets.scope_words import key_names, scope_in_words
+from budgets.scoped.checks import LONGEST_NAME, check_adjustment, check_raise, checked, checked_change
+from budgets.scoped.drafts import BudgetDraft, draft_of
 from ingest.meters import record_crossings
 from ingest.models import Limit, LimitAdjustment, WorkspacePolicy
+from ingest.scope_words import key_names, scope_in_words
 from ingest.scoped_meters import PreparedScope
 from ingest.services import drop_limit, lock_ledger, note_limits_changed, prepare_scope, put_limit
 from opsmeter_site.lib.clock import utc_now

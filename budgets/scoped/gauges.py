@@ -7,7 +7,7 @@ from html import escape
 
 from django.utils.safestring import SafeString
 
-from budgets.budget_selectors import BudgetStanding
+from budgets.scoped.selectors import BudgetStanding
 from ingest.limits import Level
 from opsmeter_site.lib.charts.gauge import GaugeState
 from opsmeter_site.lib.charts.scale import ZERO, percent

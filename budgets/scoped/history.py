@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from budgets.budget_words import percent_in_words
 from budgets.models import Enforcement
+from budgets.scoped.words import percent_in_words
 from ingest.models import UnpricedPolicy
 from opsmeter_site.lib.formats import NOTHING, usd_exact
 from workspaces.audit_words import Value, values

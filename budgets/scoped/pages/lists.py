@@ -9,14 +9,14 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from budgets.budget_forms import FilterForm
-from budgets.budget_selectors import BudgetStanding, standings
 from budgets.models import WORKSPACE_NAMES, Budget, BudgetPeriod
-from budgets.outlook import outlooks
-from budgets.pages.cards import Card, Setting, card
-from budgets.scope_words import key_names, scope_in_words
+from budgets.scoped.forms import FilterForm
+from budgets.scoped.outlook import outlooks
+from budgets.scoped.pages.cards import Card, Setting, card
+from budgets.scoped.selectors import BudgetStanding, standings
 from budgets.selectors import budget_values
 from ingest.models import ScopeKind
+from ingest.scope_words import key_names, scope_in_words
 from ingest.snapshots import snapshot
 from opsmeter_site.lib.clock import utc_now
 from workspaces.access import WorkspaceAccess

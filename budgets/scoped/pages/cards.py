@@ -8,15 +8,15 @@ from decimal import Decimal
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
-from budgets import budget_words as words
-from budgets.budget_gauges import budget_gauge, state_of
-from budgets.budget_selectors import BudgetStanding, ValueStanding
 from budgets.gauges import moment_in_words
 from budgets.models import Budget, Enforcement
-from budgets.outlook import Outlook
-from budgets.scope_words import scope_in_words, value_in_words
+from budgets.scoped import words
+from budgets.scoped.gauges import budget_gauge, state_of
+from budgets.scoped.outlook import Outlook
+from budgets.scoped.selectors import BudgetStanding, ValueStanding
 from budgets.selectors import BudgetValues
 from ingest.limits import OVER, Level, levels_of
+from ingest.scope_words import scope_in_words, value_in_words
 from opsmeter_site.lib.formats import usd
 from workspaces.models import Workspace
 

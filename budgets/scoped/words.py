@@ -4,11 +4,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from budgets.budget_selectors import BudgetStanding
-from budgets.drafts import BudgetDraft
 from budgets.gauges import moment_in_words
 from budgets.models import Budget, Enforcement
-from budgets.outlook import Outlook, TrackRecord
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.outlook import Outlook, TrackRecord
+from budgets.scoped.selectors import BudgetStanding
 from ingest.models import UnpricedPolicy
 from opsmeter_site.lib.formats import count, usd, usd_exact
 from opsmeter_site.lib.wire import plain_number

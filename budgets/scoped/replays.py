@@ -11,9 +11,9 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from budgets.drafts import BudgetDraft
 from budgets.models import Enforcement
-from budgets.replay_sources import Source, Step, Walked
+from budgets.scoped.drafts import BudgetDraft
+from budgets.scoped.replay_sources import Source, Step, Walked
 from ingest.limits import OVER, Level, levels_of
 from ingest.models import LedgerCoverage, Measure, Rollup, UnpricedPolicy, WorkspacePolicy
 from ingest.snapshots import snapshot

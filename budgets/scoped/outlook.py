@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
-from budgets.budget_selectors import BudgetStanding
 from budgets.day_rule import HISTORY_DAYS, MIN_DAYS
 from budgets.forecast import Ceiling, Forecast, Past, Question, foresee, past_of, profile_stretches
 from budgets.forecast_figures import SpendFigures, is_rolled_up, read_figures
 from budgets.limit_specs import SOURCE
 from budgets.models import Budget
+from budgets.scoped.selectors import BudgetStanding
 from ingest.limit_sets import WORKSPACE, ScopeKey
 from ingest.limits import OVER
 from ingest.models import LimitCrossing, MeteredScope

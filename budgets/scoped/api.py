@@ -14,12 +14,16 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from budgets import budget_examples as examples
-from budgets import budget_serializers as shapes
-from budgets.budget_checks import checked
-from budgets.budget_json import adjustment_json, budget_json, entry_json, lease_json, replay_json
-from budgets.budget_selectors import live_holds, standings
-from budgets.budget_services import (
+from budgets.limit_specs import SOURCE
+from budgets.models import Budget
+from budgets.scoped import examples
+from budgets.scoped import serializers as shapes
+from budgets.scoped.answers import adjustment_json, budget_json, entry_json, lease_json, replay_json
+from budgets.scoped.checks import checked
+from budgets.scoped.drafts import draft_of
+from budgets.scoped.replays import replay_budget
+from budgets.scoped.selectors import live_holds, standings
+from budgets.scoped.services import (
     adjust_budget,
     change_budget,
     create_budget,
@@ -28,10 +32,6 @@ from budgets.budget_services import (
     history,
     raise_budget,
 )
-from budgets.drafts import draft_of
-from budgets.limit_specs import SOURCE
-from budgets.models import Budget
-from budgets.replays import replay_budget
 from ingest.models import Lease, LimitAdjustment
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.cursors import Cursor

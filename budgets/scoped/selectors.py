@@ -8,12 +8,12 @@ from uuid import UUID
 
 from django.db.models import Count, Sum
 
-from budgets.budget_figures import NO_FIGURES, Figure, Figures, Question, figures, last_seen, warning_amount
 from budgets.limit_specs import SOURCE
 from budgets.models import Budget, Enforcement
-from budgets.scope_words import WORKSPACE_WORDS, key_names, kind_in_words, scope_in_words, value_in_words
+from budgets.scoped.figures import NO_FIGURES, Figure, Figures, Question, figures, last_seen, warning_amount
 from ingest.limits import estimated_usd, is_over
 from ingest.models import Lease, Limit, Measure, MeteredScope, WorkspacePolicy
+from ingest.scope_words import WORKSPACE_WORDS, key_names, kind_in_words, scope_in_words, value_in_words
 from ingest.scopes import Scoped
 from opsmeter_site.lib.periods import Period, Window, window_of
 

@@ -8,12 +8,12 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from budgets.budget_forms import RequestForm
-from budgets.budget_selectors import Applied, explain
-from budgets.pages.cards import Setting, card, enforcement_in_words
-from budgets.scope_words import key_names, scope_in_words
+from budgets.scoped.forms import RequestForm
+from budgets.scoped.pages.cards import Setting, card, enforcement_in_words
+from budgets.scoped.selectors import Applied, explain
 from budgets.selectors import BudgetValues, budget_values
 from ingest.models import UNKNOWN, DataMode, Environment, Event, ScopeKind
+from ingest.scope_words import key_names, scope_in_words
 from ingest.snapshots import snapshot
 from opsmeter_site.lib.clock import utc_now
 from workspaces.access import WorkspaceAccess

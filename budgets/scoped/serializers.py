@@ -8,9 +8,9 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from budgets.budget_checks import LONGEST_NAME, LONGEST_REASON, MAX_ESTIMATE_USD_PER_1M, MAX_LIMIT_USD, MOST_THRESHOLDS
-from budgets.drafts import BudgetDraft
 from budgets.models import BudgetPeriod, Enforcement
+from budgets.scoped.checks import LONGEST_NAME, LONGEST_REASON, MAX_ESTIMATE_USD_PER_1M, MAX_LIMIT_USD, MOST_THRESHOLDS
+from budgets.scoped.drafts import BudgetDraft
 from budgets.serializers import LimitField, NumberField, SwitchField
 from ingest.limits import OVER
 from ingest.models import UnpricedPolicy

@@ -10,7 +10,7 @@ import structlog
 
 from ingest.gateway import answers
 from ingest.gateway.answers import Answer
-from ingest.gateway.committer import Receipt, UnstorableError
+from ingest.gateway.committer import Receipt, UnstorableError, WorkspaceGoneError
 from ingest.gateway.http import BodyError, Environ, StartResponse, send
 from ingest.gateway.intake import DATABASE_AWAY, Entry, Intake, Result
 from ingest.gateway.keys import Caller
@@ -125,6 +125,8 @@ def _prepare(route: Route, environ: Environ) -> tuple[Prepared | None, Answer | 
 
 
 def _failed(error: Exception | None) -> Answer:
+    if isinstance(error, WorkspaceGoneError):
+        return answers.error(401, "invalid_api_key")
     if isinstance(error, UnstorableError):
         message = "The database cannot hold this event; its text may contain characters that no text may have."
         return answers.error(400, "invalid_payload", errors=[FieldError("", message)])

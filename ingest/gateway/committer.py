@@ -30,6 +30,10 @@ class UnstorableError(Exception):
     """The database refuses this very submission; others are not affected."""
 
 
+class WorkspaceGoneError(UnstorableError):
+    """The workspace has been deleted since its key was last looked up."""
+
+
 @dataclass(slots=True)
 class Receipt:
     """What became of a submission: one verdict an event, in order, the standing after the last, and the answer."""
@@ -108,7 +112,7 @@ class Committer:
 
 def _receipt(ledger: WorkspaceLedger | None, submission: Submission) -> Receipt | UnstorableError:
     if ledger is None:
-        return UnstorableError("the workspace is gone")
+        return WorkspaceGoneError()
     verdicts = []
     touched: dict[ScopeKey, Match] = {}
     for priced in submission.events:

@@ -176,6 +176,8 @@ def _read_again(connection: psycopg.Connection, parameters: dict[str, Any]) -> t
 
 def _fill(ledgers: dict[UUID, WorkspaceLedger], meters: str, holds: str) -> None:
     for workspace_id, rows in _read_meters(meters):
+        if workspace_id not in ledgers:
+            continue
         read = ledgers[workspace_id].accounts.read
         for key, amount, tokens in rows:
             read(key, amount, tokens)

@@ -9,6 +9,7 @@ from ingest.audit import audit_workspace
 from ingest.models import Event, Rollup
 from opsmeter_site.lib.clock import utc_now
 from tests.conftest import payload
+from workspaces.models import Workspace
 
 SEED_KEYS = [
     "ok",
@@ -196,3 +197,12 @@ def test_the_ledger_agrees_with_itself(meter):
         meter.send(model="other" if number % 5 == 0 else "model-one", dataMode="test" if number % 3 else "real")
 
     assert audit_workspace(meter.workspace_id, utc_now()).is_exact
+
+
+def test_a_workspace_that_was_deleted_takes_nothing_although_its_key_is_still_remembered(meter):
+    assert meter.send().status == 200
+
+    Workspace.objects.get(pk=meter.workspace_id).delete()
+
+    reply = meter.send()
+    assert (reply.status, reply.json["reason"]) == (401, "invalid_api_key")

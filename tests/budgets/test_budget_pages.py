@@ -252,6 +252,12 @@ def test_everybody_looks_and_only_admins_get_forms(cast):
     assert shown.all("a", href=url(cast, "budget-delete", budget.pk))
 
 
+def test_the_day_of_the_last_traffic_is_told_not_a_time_that_nobody_knows(cast):
+    budget = budget_on(cast)
+    spend(cast, 1)
+    assert f"Last traffic on {NOON:%-d %B %Y} (UTC)." in look(cast, "budget", budget.pk).text
+
+
 def test_the_workspaces_own_budget_links_to_its_settings(cast):
     update_budget_settings(cast.workspace, acting_user=cast.owner, daily_limit_usd=Decimal(100))
     budget = Budget.objects.get(workspace=cast.workspace)

@@ -1,6 +1,6 @@
 """The decision about each event, in arrival order, on the totals that the commit's transaction has locked.
 
-Pure: no database, no clock. `store` fills a `WorkspaceLedger`, `walk` decides and adds, `store` writes the difference.
+Pure: no database, no clock. `openings` fills a `WorkspaceLedger`, `walk` decides and adds, `store` writes what changed.
 """
 
 from collections.abc import Iterable, Sequence

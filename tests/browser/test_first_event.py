@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+from playwright.sync_api import expect
+
 from tests.browser.conftest import Watch, context_of, shoot
 
 MOST_CLICKS = 10
@@ -35,7 +37,7 @@ def test_from_signing_up_to_the_first_priced_event(product, chromium):
     click(page.get_by_role("button", name="Confirm"))
 
     page.get_by_label("Name of the workspace").fill("Newcomer’s chat")
-    assert page.get_by_label("Timezone").input_value() == "Europe/Berlin"
+    expect(page.get_by_label("Timezone")).to_have_value("Europe/Berlin")
     click(page.get_by_role("button", name="Create workspace"))
 
     click(page.get_by_role("tab", name="Python"))
@@ -45,7 +47,7 @@ def test_from_signing_up_to_the_first_priced_event(product, chromium):
     page.get_by_role("heading", name="Everything is in place").wait_for()
     click(page.get_by_role("link", name="See what costs what"))
     spend = page.locator("li.tile", has_text="Spend").first
-    assert spend.locator(".tile-value").get_attribute("title") == "$0.00036"
+    expect(spend.locator(".tile-value")).to_have_attribute("title", "$0.00036")
     shoot(page, "first-overview")
 
     assert clicks <= MOST_CLICKS

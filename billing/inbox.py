@@ -13,9 +13,9 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from billing.checking import NOT_OURS, TROUBLE, ask, foreign, tell_operators
-from billing.models import BillingEvent, EventSource, EventState, Outcome, Subscription
+from billing.models import BillingEvent, EventSource, EventState, Invoice, Outcome, Subscription
 from billing.providers import is_billing_on, provider
-from billing.providers.base import Notice, ProviderError, UnreadableMessage
+from billing.providers.base import OPEN, Notice, ProviderError, UnreadableMessage
 from billing.subscriptions import Applied, AskFirst, apply_facts, apply_invoice, check_by, locked_subscription
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput, OpsmeterError
@@ -273,7 +273,7 @@ def _ask(subscription: Subscription, notice: Notice, sweep: _Sweep) -> Applied |
                 subscription,
                 utc_now(),
                 urgent=False,
-                with_invoices=_says_nothing(notice),
+                with_invoices=_says_nothing(notice) or _is_payment_open(subscription, notice),
                 checkout_id=notice.checkout_id,
             )
     except ProviderError:
@@ -297,6 +297,12 @@ def _believe(subscription: Subscription, notice: Notice) -> Applied:
 def _says_nothing(notice: Notice) -> bool:
     """Whether it only names a subscription: it was made by us, or what it says could not be read."""
     return notice.subscription is None and notice.invoice is None
+
+
+def _is_payment_open(subscription: Subscription, notice: Notice) -> bool:
+    """Whether a payment is not made yet, for all that is known. No message tells that the provider gives one up."""
+    is_said = notice.invoice is not None and notice.invoice.status == OPEN
+    return is_said or Invoice.objects.filter(subscription=subscription, status=OPEN).exists()
 
 
 def _known_subscription(name: str, subscription_id: str) -> Subscription | None:

@@ -28,7 +28,7 @@ from billing.models import (
     Status,
     Subscription,
 )
-from billing.providers.base import CHECKOUT_LIFETIME, InvoiceFacts, SubscriptionFacts
+from billing.providers.base import CHECKOUT_LIFETIME, OPEN, InvoiceFacts, SubscriptionFacts
 from billing.selectors import OVERDUE
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput
@@ -474,9 +474,11 @@ def _invoice_columns(facts: InvoiceFacts) -> dict[str, Any]:
 def _is_news(invoice: Invoice, facts: InvoiceFacts, *, was_asked: bool) -> bool:
     if facts.updated_at != invoice.provider_updated_at:
         return facts.updated_at > invoice.provider_updated_at
-    return was_asked or _stage(facts.status, facts.is_refunded) >= _stage(invoice.status, invoice.is_refunded)
+    return was_asked or _stage(facts) >= _stage(invoice)
 
 
-def _stage(status: str, is_refunded: bool) -> int:
+def _stage(payment: Invoice | InvoiceFacts) -> int:
     """How far a payment has come; two messages of one second are put in order by it."""
-    return 2 if is_refunded else int(status != "pending")
+    if payment.is_refunded:
+        return 3
+    return 2 if payment.refunded_text else int(payment.status != OPEN)

@@ -9,6 +9,8 @@ from opsmeter_site.lib.errors import OpsmeterError
 
 # How long the address of a checkout is good.
 CHECKOUT_LIFETIME = timedelta(hours=1)
+# The status of a payment that may yet be made, or be given up.
+OPEN = "pending"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Whatever a message says, whenever and however often: the state is the provider's, and the outcome is kept."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import time_machine
 from django.db import OperationalError
 
 from billing import inbox
@@ -293,6 +295,37 @@ def test_a_payment_is_kept_while_the_provider_is_away(shop, workspace):
     assert Subscription.objects.get().next_check_at <= utc_now() + timedelta(minutes=5)
 
 
+def test_no_message_tells_that_an_open_payment_is_given_up_so_it_is_asked_about(shop, workspace):
+    subscribe(shop, workspace)
+    failed = invoice_facts("77", status="pending")
+    shop.invoices["77"] = [failed]
+    deliver(payment_message(failed, "subscription_payment_failed"))
+    process()
+    over = facts("77", status="expired", ends_at=SAID_AT + SECOND, updated_at=SAID_AT + SECOND)
+    shop.say(over)
+    shop.invoices["77"] = [replace(failed, status="void", updated_at=SAID_AT + SECOND)]
+    deliver(message(over, "subscription_expired"))
+    process()
+    assert Invoice.objects.get().status == "void"
+    shop.asked.clear()
+    deliver(message(over))
+    process()
+    assert shop.asked == ["77"]
+
+
+def test_an_open_payment_that_is_heard_of_late_is_as_the_provider_says_now(shop, workspace):
+    failed = invoice_facts("77", status="pending")
+    over = facts("77", status="expired", ends_at=SAID_AT + SECOND, updated_at=SAID_AT + SECOND)
+    subscribe(shop, workspace)
+    shop.say(over)
+    shop.invoices["77"] = [replace(failed, status="void", updated_at=SAID_AT + SECOND)]
+    deliver(message(over, "subscription_expired"))
+    process()
+    deliver(payment_message(failed, "subscription_payment_failed"))
+    process()
+    assert Invoice.objects.get().status == "void"
+
+
 def test_a_message_that_cannot_be_read_in_full_is_a_hint_to_ask(shop, workspace):
     shop.is_away = True
     told = facts("77")
@@ -322,13 +355,13 @@ def test_a_failure_is_tried_again_with_growing_pauses_and_then_given_up(shop, wo
     break_down(monkeypatch, RuntimeError("https://secret.example/?signature=abc"))
     event = deliver(message(facts("77")))
     pauses = []
-    for _ in range(MOST_ATTEMPTS):
-        assert state_of(event)[0] == EventState.WAITING
-        make_due(event)
-        before = utc_now()
-        process()
-        event.refresh_from_db()
-        pauses.append(round((event.next_attempt_at - before).total_seconds()))
+    with time_machine.travel(utc_now(), tick=False):
+        for _ in range(MOST_ATTEMPTS):
+            assert state_of(event)[0] == EventState.WAITING
+            make_due(event)
+            process()
+            event.refresh_from_db()
+            pauses.append((event.next_attempt_at - utc_now()).total_seconds())
     assert pauses[:6] == [5, 25, 125, 625, 3_125, 3_600]
     assert set(pauses[6:]) == {3_600}
     assert state_of(event) == (EventState.FAILED, Outcome.ERROR)

@@ -11,7 +11,7 @@ from tests.billing.messages import deliver, message, open_shop, sign
 from tests.billing.provider_facts import facts
 from tests.races import alone
 
-PATIENCE_SECONDS = 5
+PATIENCE_SECONDS = 30
 
 
 @pytest.mark.usefixtures("committed")

@@ -3,7 +3,7 @@
 import json
 import logging
 import socket
-import time
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -293,15 +293,19 @@ def test_no_proper_answer_leaves_a_change_unsure_and_a_question_open(
 
 @pytest.mark.parametrize("call", CALLS)
 def test_an_answer_that_does_not_come_leaves_a_change_unsure(provider, httpserver, call, monkeypatch):
+    given_up = threading.Event()
+
+    def answer(_request: Request) -> Response:
+        given_up.wait(30)
+        return Response(json.dumps(SUBSCRIPTION), content_type=JSON_API)
+
     monkeypatch.setattr(transport, "READ_SECONDS", 0.03)
     for path in ("checkouts", "subscriptions/5", "subscription-invoices", "subscriptions", "products"):
-        httpserver.expect_request(f"/v1/{path}").respond_with_handler(slow)
-    refusal(provider, call, ProviderUnsure if call in CHANGING else ProviderUnavailable)
-
-
-def slow(_request: Request) -> Response:
-    time.sleep(0.1)
-    return Response(json.dumps(SUBSCRIPTION), content_type=JSON_API)
+        httpserver.expect_request(f"/v1/{path}").respond_with_handler(answer)
+    try:
+        refusal(provider, call, ProviderUnsure if call in CHANGING else ProviderUnavailable)
+    finally:
+        given_up.set()
 
 
 def test_an_answer_without_end_is_given_up(provider, httpserver, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from billing.inbox import process_due, receive
@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_redis_used")]
 VARIANTS = {"101": "starter", "201": "pro", "202": "pro", "301": "team"}
 INTERVALS = {"202": "year"}
 DAY = timedelta(days=1)
+# What was believed and not asked is asked about by then.
+SOON = timedelta(minutes=5)
 
 Happens = Callable[[Shop, int], Any]
 HAPPENINGS: dict[str, Happens] = {
@@ -45,6 +47,7 @@ HAPPENINGS: dict[str, Happens] = {
     "a bad card": lambda shop, one: shop.update_card(one, BAD_CARD),
     "a good card": lambda shop, one: shop.update_card(one, GOOD_CARD),
     "a refund": lambda shop, one: shop.refund(shop.invoices(subscription_id=str(one))[0].id),
+    "a dollar back": lambda shop, one: shop.refund(shop.invoices(subscription_id=str(one))[0].id, 100),
     "a week": lambda shop, one: shop.advance(7 * DAY),
     "five weeks": lambda shop, one: shop.advance(35 * DAY),
 }
@@ -167,7 +170,25 @@ def trouble() -> list[str]:
     return [str(event) for event in BillingEvent.objects.exclude(state=EventState.DONE)]
 
 
+def check_what_is_in_doubt() -> None:
+    """As the sweeps of the next minutes do."""
+    Subscription.objects.filter(next_check_at__lte=utc_now() + SOON).update(next_check_at=utc_now())
+    reconcile_due(60)
+
+
+def without_given_up(state: dict[str, Any]) -> dict[str, Any]:
+    """A state but for the payments that are not made. No message tells that the provider has given one up."""
+    made = {invoice for invoice in state["invoices"] if invoice[1] not in ("pending", "void")}
+    return state | {"invoices": made}
+
+
+# Nobody pays any more: the payment that was begun is given up at the end.
+UNPAID_TO_THE_END = [("a bad card", False), ("five weeks", False), ("five weeks", False)]
+
+
 @SLOW
+@example(life=UNPAID_TO_THE_END, seed=0, away=set())
+@example(life=UNPAID_TO_THE_END, seed=0, away={1, 2})
 @given(life=LIVES, seed=st.integers(0, 2**32), away=st.sets(st.integers(0, 6)))
 def test_late_shuffled_and_repeated_messages_end_where_ordered_ones_do(new_shop, life, seed, away):
     chance = random.Random(seed)
@@ -187,8 +208,11 @@ def test_late_shuffled_and_repeated_messages_end_where_ordered_ones_do(new_shop,
             shop.set_faults(api_trouble="")
             process_what_waited()
             assert trouble() == []
+            unchecked = one.state()
+            check_what_is_in_doubt()
             disordered = one.state()
 
+        assert without_given_up(unchecked) == without_given_up(disordered)
         deliver(*one.said)
         assert disordered == one.state() == one.provider_state()
         assert trouble() == []

@@ -26,7 +26,7 @@ MESSAGES = PURCHASES * (PAYMENTS + 3)
 NAMES = ("subscription_created", "subscription_updated")
 SENDERS = 6
 PROCESSORS = 2
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 180  # for failures alone
 ENVIRONMENT = {name: str(value) for name, value in SETTINGS.items()}
 
 # What a worker does when beat asks, without waiting for it. The provider is away, so messages are all there is.
@@ -142,19 +142,21 @@ def test_whatever_is_killed_each_message_is_stored_and_processed_once():
     bodies = purchases(workspaces)
     assert len(bodies) == MESSAGES == 1_000
     with Processors() as processors, serve(workers=1, **ENVIRONMENT) as server, Provider(server, bodies) as sender:
+        left = 0
         for kill in range(KILLS):
             wait_until(lambda stored=150 * kill + 100: mine().count() >= stored, PATIENCE_SECONDS)
             server.stop(signal.SIGKILL)
             wait_until(
                 lambda done=50 * kill + 20: mine().exclude(state=EventState.WAITING).count() >= done, PATIENCE_SECONDS
             )
-            assert mine(state=EventState.WAITING).exists(), "nothing was left to process"
+            left += mine(state=EventState.WAITING).exists()
             processors.kill_one()
             processors.start()
             server.start()
         wait_until(lambda: mine().count() == MESSAGES, PATIENCE_SECONDS)
         wait_until(lambda: not mine(state=EventState.WAITING).exists(), PATIENCE_SECONDS)
 
+    assert left, "the kills must have left something to process"
     assert sender.unanswered > KILLS, "the kills must have hit requests under way"
     assert mine().values("dedupe_key").distinct().count() == mine().count() == MESSAGES
     assert set(mine().values_list("state", "attempts_made")) == {(EventState.DONE.value, 0)}

@@ -394,7 +394,7 @@ def test_no_answer_in_time_whether_it_was_done_or_not(
     shop: Shop, client: httpx2.Client, trouble: str, status: str
 ) -> None:
     subscription_id = buy(shop)
-    shop.set_faults(api_trouble=trouble, api_trouble_calls=1, timeout_seconds=0.3)
+    shop.set_faults(api_trouble=trouble, api_trouble_calls=1)
     with pytest.raises(httpx2.TimeoutException):
         client.delete(f"/subscriptions/{subscription_id}", timeout=0.1)
     wait_for(lambda: shop.faults.api_trouble == "")

@@ -20,7 +20,8 @@ from django.conf import settings
 from django.db import connection
 
 ROOT = Path(__file__).parent.parent
-_START_SECONDS = 30
+# For failures alone: two busy cores start nothing quickly.
+_PATIENCE_SECONDS = 120
 
 
 def free_port() -> int:
@@ -60,11 +61,11 @@ class Server:
         self._process = subprocess.Popen(
             self._command, cwd=ROOT, env=self._environment, start_new_session=True, stderr=subprocess.DEVNULL
         )
-        wait_until(self.is_ready, _START_SECONDS)
+        wait_until(self.is_ready, _PATIENCE_SECONDS)
 
     def connect(self) -> http.client.HTTPConnection:
         """A new connection; keeps alive."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE_SECONDS)
 
     def is_ready(self) -> bool:
         """Whether a request is answered."""
@@ -85,7 +86,7 @@ class Server:
             os.killpg(self._process.pid, how)
         else:
             self._process.send_signal(how)
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=_PATIENCE_SECONDS)
         self._process = None
 
 

@@ -1,6 +1,5 @@
-"""`./opsmeter` as its users meet it: real servers, real processes, a data folder per test."""
+"""`./opsmeter` as its users meet it; the life of `./opsmeter up` is in browser/test_up.py, where it is started."""
 
-import http.client
 import importlib.machinery
 import importlib.util
 import json
@@ -10,73 +9,26 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
-import psutil
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from opsmeter_site.embedded import preflight
 from opsmeter_site.embedded.double import double_of
 from opsmeter_site.embedded.errors import LocalError
 from opsmeter_site.embedded.folder import DataFolder
 from opsmeter_site.embedded.postgres import Postgres
-from opsmeter_site.embedded.processes import ROOT, Processes, Program, Signals, StopRequested, launched
+from opsmeter_site.embedded.processes import Processes, Program, Signals, StopRequested, launched
 from opsmeter_site.embedded.servers import start_servers
-from opsmeter_site.embedded.up import DEMO_KEYS, keep_running
-
-LAUNCHER = str(ROOT / "opsmeter")
-# What the suite itself was started with must not reach the commands under test.
-OURS = (
-    "DATABASE_URL",
-    "REDIS_URL",
-    "OPSMETER_",
-    "DJANGO_",
-    "SECRET_KEY",
-    "DEBUG",
-    "ALLOWED_HOSTS",
-    "REDIS_KEY",
-    "LEMONSQUEEZY_",
-    "PYTEST",
-)
-START_SECONDS = 90
-
-
-def environment(data: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    return kept | {"OPSMETER_DATA": str(data)}
-
-
-def run(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [LAUNCHER, *arguments], env=environment(data), capture_output=True, text=True, timeout=START_SECONDS
-    )
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = START_SECONDS) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.05)
-
-
-def processes_of(data: Path) -> list[str]:
-    """Command lines of every process that was started for this data folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("OPSMETER_DATA") == str(data) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue
-    return found
+from opsmeter_site.embedded.up import keep_running
+from tests.up import LAUNCHER, environment, processes_of, run, wait_for
 
 
 @pytest.fixture
@@ -213,7 +165,7 @@ class TestServers:
         with pytest.raises(psycopg.OperationalError, match="password"):
             psycopg.connect(f"postgres://opsmeter:wrong@127.0.0.1:{database.port}/opsmeter")
         with (
-            redis.Redis(host="127.0.0.1", port=broker.port or 0) as client,
+            redis.Redis(host="127.0.0.1", port=broker.port or 0, retry=Retry(NoBackoff(), 0)) as client,
             pytest.raises(redis.AuthenticationError),
         ):
             client.ping()
@@ -305,6 +257,23 @@ class TestProcesses:
         processes.stop_all()
         wait_for(lambda: not processes_of(folder.path), 10)
 
+    def test_those_of_a_group_are_told_to_stop_together(
+        self, folder: DataFolder, processes: Processes, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        told = '"$OPSMETER_DATA/told"'
+        first = f"trap 'touch {told}; exit' TERM; touch \"$OPSMETER_DATA/first\"; while :; do sleep 0.02; done"
+        # Is stopped first, and ends when the other one has been told.
+        second = f"trap 'until [ -e {told} ]; do sleep 0.02; done; exit' TERM; touch \"$OPSMETER_DATA/second\"; "
+        second += "while :; do sleep 0.02; done"
+        for name, script in (("first", first), ("second", second)):
+            command = ("/bin/bash", "-c", script)
+            log = folder.logs / name
+            processes.start(Program(name, command, environment(folder.path), log=log, stop_group="both"))
+            wait_for((folder.path / name).exists)
+        processes.stop_all()
+        assert (folder.path / "told").exists()
+        assert capsys.readouterr().out == ""
+
     def test_what_ends_by_itself_is_started_again(self, folder: DataFolder, processes: Processes) -> None:
         script = 'echo once >> "$OPSMETER_DATA/starts"; exit 3'
         program = Program("short", ("/bin/bash", "-c", script), environment(folder.path), log=folder.logs / "log")
@@ -322,103 +291,6 @@ class TestProcesses:
 
 def test_manage_reads_from_the_caller_and_passes_the_exit_code_on(data: Path) -> None:
     code = "from django.db import connection as c; c.ensure_connection(); print(c.vendor); raise SystemExit(7)"
-    result = subprocess.run(
-        [LAUNCHER, "manage", "shell", "-v0"],
-        env=environment(data),
-        input=code,
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-    )
+    result = run(data, "manage", "shell", "-v0", said=code)
     assert result.stdout.strip() == "postgresql", result.stderr
     assert result.returncode == 7
-
-
-class Up:
-    """A running `./opsmeter up`."""
-
-    def __init__(self, data: Path, *options: str) -> None:
-        self.data = data
-        self.ready_file = data.parent / "ready.json"
-        self.output = data.parent / "output"
-        command = [LAUNCHER, "up", "--port", "0", "--ready-file", str(self.ready_file), *options]
-        with self.output.open("wb") as output:
-            # Tied to this process: a killed test run leaves nothing behind.
-            self.process = subprocess.Popen(
-                launched(command), env=environment(data), stdout=output, stderr=subprocess.STDOUT
-            )
-        wait_for(lambda: self.ready_file.exists() or self.process.poll() is not None)
-        assert self.ready_file.exists(), self.output.read_text()
-        self.ready: dict[str, str] = json.loads(self.ready_file.read_text())
-
-    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        address = urlsplit(self.ready["url"])
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
-        try:
-            headers = {"X-API-Key": self.ready["apiKey"], "Content-Type": "application/json"}
-            connection.request(method, path, json.dumps(body) if body else None, headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
-
-    def stop(self, number: int) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-def test_up_serves_until_it_is_stopped_and_leaves_nothing(data: Path) -> None:
-    """One life: first event, a second start beside it, a killed server, SIGKILL for all, the next start, the end.
-
-    The next start has the billing provider's double with it.
-    """
-    first = Up(data)
-    try:
-        assert_ready(first)
-        event = {"externalRequestId": "e-1", "provider": "openai", "model": "gpt-4o-mini", "status": "success"}
-        event |= {"inputTokens": 10, "outputTokens": 5, "latencyMs": 1}
-        status, answer = first.request("POST", "/v1/ingest/llm-request", event)
-        assert (status, answer["duplicate"]) == (200, False)
-
-        second = run(data, "up", "--port", "0")
-        assert second.returncode == 1
-        assert f"in use by process {first.process.pid} (./opsmeter up)" in second.stderr
-        code = "from ingest.models import Event; print(Event.objects.filter(external_request_id='e-1').count())"
-        counted = run(data, "manage", "shell", "-v0", "-c", code)
-        assert counted.stdout.strip() == "1", counted.stderr
-
-        records = json.loads((data / "run" / "processes.json").read_text())
-        os.kill(next(record["pid"] for record in records if record["name"] == "valkey"), signal.SIGKILL)
-        wait_for(lambda: "valkey ended unexpectedly" in first.output.read_text(), 10)
-    finally:
-        first.process.kill()
-        first.process.wait()
-
-    first.ready_file.unlink()
-    next_start = Up(data, "--billing-sandbox")
-    assert_double_is_used(next_start)
-    status, answer = next_start.request("POST", "/v1/ingest/llm-request", event)
-    assert (status, answer["duplicate"]) == (200, True)
-    assert next_start.stop(signal.SIGTERM) == 0, next_start.output.read_text()
-    assert processes_of(data) == []
-    assert not (data / "run" / "processes.json").exists()
-
-
-def assert_double_is_used(up: Up) -> None:
-    """The double answers, the product has its key, and the reader was told where to go."""
-    assert set(up.ready) == {"url", *DEMO_KEYS, "billingSandboxUrl", "billingWorkspaceSlug"}
-    output = up.output.read_text()
-    assert up.ready["billingSandboxUrl"] in output
-    assert f"{up.ready['url']}/w/{up.ready['billingWorkspaceSlug']}/settings/billing/" in output
-    with urlopen(up.ready["billingSandboxUrl"], timeout=10) as panel:
-        assert b"No money moves here." in panel.read()
-    checked = run(up.data, "manage", "check_billing")
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-
-
-def assert_ready(up: Up) -> None:
-    """The ready file is complete and private, and the reader was told the same."""
-    assert stat.S_IMODE(up.ready_file.stat().st_mode) == 0o600
-    assert set(up.ready) == {"url", *DEMO_KEYS}
-    for shown in (up.ready["url"], up.ready["email"], up.ready["password"], up.ready["apiKey"], "curl -sS"):
-        assert shown in up.output.read_text()

@@ -24,6 +24,7 @@ from tests.conftest import MODEL, PROVIDER
 from tests.factories import make_workspace
 from tests.servers import ROOT, Server, free_port, wait_until
 
+PATIENCE_SECONDS = 120  # for failures alone
 SETTINGS = {
     "daily_limit_usd": Decimal("12.345678901234"),
     "monthly_limit_usd": Decimal("0.000000000001"),
@@ -55,7 +56,7 @@ class Place:
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, output and errors."""
         with self.start(*arguments) as process:
-            output, errors = process.communicate(timeout=30)
+            output, errors = process.communicate(timeout=PATIENCE_SECONDS)
         return process.returncode, output, errors
 
     def budgets(self) -> Any:
@@ -76,7 +77,7 @@ def knows_the_price(server: Server) -> bool:
 
 @pytest.fixture
 def place_of(committed, server, tmp_path) -> Callable[..., Place]:
-    wait_until(lambda: knows_the_price(server), 15)
+    wait_until(lambda: knows_the_price(server), PATIENCE_SECONDS)
 
     def make(**wanted: Any) -> Place:
         opened = make_workspace("pro", **wanted)
@@ -161,7 +162,7 @@ def test_ctrl_c_puts_the_settings_back(place_of):
         assert re.fullmatch(r"POST /v1/ingest/demo: 429 rate_limited, trying again in \d+ s\n", line)
         assert place.budgets() != before
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + signal.SIGINT
     assert "The former budget settings are back." in output
     assert "Stopping" in errors
@@ -332,7 +333,7 @@ def test_the_documented_client_code_shows_what_the_table_says(client_of):
     assert found is not None
     answers = [answer_in(client_of, state)[0].json for state in STATES]
     done = subprocess.run(
-        ["node", "-e", HARNESS % found.group(1)], input=json.dumps(answers), capture_output=True, text=True, timeout=20
+        ["node", "-e", HARNESS % found.group(1)], input=json.dumps(answers), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     rows = budget_table.documented(budget_table.DOCUMENT, STATES)
@@ -343,9 +344,9 @@ def test_the_documented_client_code_shows_what_the_table_says(client_of):
 def test_the_script_takes_no_option_for_granted(tmp_path):
     script = [str(ROOT / "verify-local.sh")]
     environment = {"PATH": os.environ["PATH"], "OPSMETER_DATA": str(tmp_path)}
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=20, cwd=tmp_path)
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 1
     assert "no API key and access token" in done.stderr
-    done = subprocess.run([*script, "--help"], env=environment, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([*script, "--help"], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "--ready-file" in done.stdout

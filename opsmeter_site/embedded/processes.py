@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Self
@@ -123,6 +124,7 @@ class Program:
     patience: float = 20.0  # seconds between the stop signal and SIGKILL
     niceness: int = 0
     repeat_stop: bool = False  # send the stop signal again and again, to its whole process group
+    stop_group: str = ""  # programs of one group that follow each other are told to stop together
 
 
 class Running:
@@ -138,6 +140,7 @@ class Running:
             with program.log.open("ab") as log:
                 self._process = self._spawn(command, log)
         self.pid = self._process.pid
+        self._is_told = False
 
     def _spawn(self, command: list[str], output: "IO[bytes] | int") -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C goes to us alone, and we end the programs in order.
@@ -159,12 +162,17 @@ class Running:
         """None while it runs."""
         return self._process.poll()
 
+    def tell_to_stop(self) -> None:
+        """Send the stop signal, once: some programs take a second one for impatience."""
+        if not self._is_told and self.exit_code() is None:
+            self._process.send_signal(self.program.stop_signal)
+        self._is_told = True
+
     def stop(self) -> None:
         """End it and everything it started, and wait for that."""
-        if self.exit_code() is None:
-            self._process.send_signal(self.program.stop_signal)
-            if not self._ends_in_time():
-                say(f"{self.program.name} did not stop in {self.program.patience:.0f} s; killing it")
+        self.tell_to_stop()
+        if not self._ends_in_time():
+            say(f"{self.program.name} did not stop in {self.program.patience:.0f} s; killing it")
         self._signal_group(signal.SIGKILL)  # also workers whose main process is gone
         self._process.wait()
 
@@ -209,9 +217,14 @@ class Processes:
             self._record()
 
     def stop_all(self) -> None:
-        """Stop what runs, in the order of the programs' start reversed."""
-        for running in reversed(self._running.copy()):
-            self.stop(running)
+        """Stop what runs, in the order of the programs' start reversed; those of one group together."""
+        last_first = reversed(self._running.copy())
+        for _, group in groupby(last_first, lambda running: running.program.stop_group or running.program.name):
+            together = list(group)
+            for running in together:
+                running.tell_to_stop()
+            for running in together:
+                self.stop(running)
 
     def stop_left_over(self) -> list[str]:
         """End what a killed owner of this folder left running, and name it."""

@@ -132,9 +132,9 @@ def programs(options: UpOptions, port: int, folder: DataFolder, environment: Map
     reports = [*worker, "2", "--queues", "reports", "--hostname", "reports@%h"]
     alerts = [*worker, "6", "--queues", "alerts", "--hostname", "alerts@%h", "--pool", "threads"]
     return [
-        Program("worker", (*worker, "2"), known, niceness=BEHIND_WEB),
-        Program("reports", tuple(reports), known, niceness=LAST),
-        Program("alerts", tuple(alerts), known),
+        Program("worker", (*worker, "2"), known, niceness=BEHIND_WEB, stop_group="workers"),
+        Program("reports", tuple(reports), known, niceness=LAST, stop_group="workers"),
+        Program("alerts", tuple(alerts), known, stop_group="workers"),
         # A worker of granian that is still loading does not hear SIGTERM, and granian says it only once.
         Program("web", tuple(web), {"DATABASE_POOL_SIZE": WEB_CONNECTIONS} | dict(environment), repeat_stop=True),
         # Stopped first: a worker that is told to stop while messages come in may, seldom, not end by itself.

@@ -1,25 +1,24 @@
 """A real Chromium against `./opsmeter up`. Without Chromium on the machine these tests are skipped, and say so."""
 
-import json
 import os
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from opsmeter_site.embedded.processes import ROOT
-from tests.test_launcher import environment
+from tests.up import Up, processes_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-_START_SECONDS = 120
-WIDTHS = (1280, 390)
+# For failures alone: two busy cores show nothing quickly.
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
+HEIGHTS = {1280: 900, 390: 844}  # by width, in pixels: a laptop and a phone
 SCHEMES = ("light", "dark")
 
 
@@ -38,32 +37,19 @@ class Product:
 
 
 @pytest.fixture(scope="session")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    """`./opsmeter up --billing-sandbox` in a data folder of its own."""
-    data = tmp_path_factory.mktemp("up")
-    ready = data / "ready.json"
-    said = data / "up.log"
-    with said.open("w") as output:
-        process = subprocess.Popen(
-            [str(ROOT / "opsmeter"), "up", "--port", "0", "--billing-sandbox", "--ready-file", str(ready)],
-            env=environment(data),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield _wait_for(ready, process, said)
-    finally:
-        process.terminate()
-        process.wait(60)
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`./opsmeter up --billing-sandbox` in a fresh data folder; `test_up.py` ends it, after all the others."""
+    running = Up(tmp_path_factory.mktemp("up") / "data", "--billing-sandbox")
+    yield running
+    if running.is_running():
+        running.stop()
+    assert processes_of(running.data) == []
 
 
-def _wait_for(ready: Path, process: "subprocess.Popen[bytes]", said: Path) -> Product:
-    deadline = time.monotonic() + _START_SECONDS
-    while not ready.exists():
-        assert process.poll() is None, said.read_text()
-        assert time.monotonic() < deadline, "./opsmeter up did not serve in time"
-        time.sleep(0.1)
-    facts = json.loads(ready.read_text())
+@pytest.fixture(scope="session")
+def product(up: Up) -> Product:
+    """What the ready file says of it."""
+    facts = up.ready
     return Product(
         facts["url"],
         facts["email"],
@@ -72,7 +58,7 @@ def _wait_for(ready: Path, process: "subprocess.Popen[bytes]", said: Path) -> Pr
         facts["apiKey"],
         facts["billingWorkspaceSlug"],
         facts["billingSandboxUrl"],
-        ready.parent,
+        up.data,
     )
 
 
@@ -108,13 +94,14 @@ class Watch:
 
 def context_of(chromium: Browser, width: int, scheme: Any) -> BrowserContext:
     """A fresh browser profile; copying is allowed as a person would allow it."""
-    height = 900 if width > 600 else 844
-    return chromium.new_context(
-        viewport={"width": width, "height": height},
+    context = chromium.new_context(
+        viewport={"width": width, "height": HEIGHTS[width]},
         color_scheme=scheme,
         permissions=["clipboard-read", "clipboard-write"],
         timezone_id="Europe/Berlin",
     )
+    context.set_default_timeout(PATIENCE_MS)
+    return context
 
 
 def sign_in(page: Page, product: Product) -> None:
@@ -124,6 +111,26 @@ def sign_in(page: Page, product: Product) -> None:
     page.get_by_label("Password", exact=True).fill(product.password)
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(f"{product.url}/w/**")
+
+
+_AXE = Axe().axe_script
+# Only what is found comes back: what passes is many times as much.
+_BARRIERS = """
+async () => {
+  const { violations } = await axe.run({ resultTypes: ["violations"] });
+  const grave = violations.filter(({ impact }) => ["serious", "critical"].includes(impact));
+  return grave.map(({ id, nodes }) => `${id}: ${nodes[0].html.slice(0, 150)}`);
+}
+"""
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe finds serious or critical on the page that is open: the rule, and the first element."""
+    page.wait_for_load_state()
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(_AXE)
+    found: list[str] = page.evaluate(_BARRIERS)
+    return found
 
 
 # Screenshots are for the reader of a failed run, and never in the repository.

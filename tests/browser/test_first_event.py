@@ -42,7 +42,7 @@ def test_from_signing_up_to_the_first_priced_event(product, chromium):
 
     click(page.get_by_role("tab", name="Python"))
     snippet = page.locator("#snippet-python").text_content()
-    answer = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=20, check=True)
+    answer = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(answer.stdout)["ok"] is True
     page.get_by_role("heading", name="Everything is in place").wait_for()
     click(page.get_by_role("link", name="See what costs what"))

@@ -26,8 +26,9 @@ from tests.alerts.receivers import receiver
 from tests.servers import ROOT, database_url, wait_until
 
 SENDERS = 3
-ROUNDS = 4
+ROUNDS = 3
 WORKSPACES_A_ROUND = 6
+PATIENCE_SECONDS = 120  # for failures alone
 DAYS = 2  # of daily summaries that each workspace is owed
 
 # What workers do when beat asks, without waiting for it; and leases that end while a test waits.
@@ -128,13 +129,13 @@ def test_every_crossing_and_summary_arrives_once_although_senders_are_killed(cli
     with sending("127.0.0.1") as senders:
         for _ in range(ROUNDS):
             workspaces += [spend_too_much(client_of, slow_hook) for _ in range(WORKSPACES_A_ROUND)]
-            wait_until(lambda: mine(Delivery).filter(state=DeliveryState.SENDING).exists(), 20)
+            wait_until(lambda: mine(Delivery).filter(state=DeliveryState.SENDING).exists(), PATIENCE_SECONDS)
             senders.kill(SENDERS - 1)
             senders.start(SENDERS - 1)
         crossings = LimitCrossing.objects.filter(limit__workspace__in=workspaces)
-        wait_until(lambda: not crossings.filter(claimed_at=None).exists(), 20)
-        wait_until(lambda: mine(Report).filter(state="ready").count() == DAYS * len(workspaces), 20)
-        wait_until(lambda: not mine(Delivery).filter(state__in=UNDER_WAY).exists(), 20)
+        wait_until(lambda: not crossings.filter(claimed_at=None).exists(), PATIENCE_SECONDS)
+        wait_until(lambda: mine(Report).filter(state="ready").count() == DAYS * len(workspaces), PATIENCE_SECONDS)
+        wait_until(lambda: not mine(Delivery).filter(state__in=UNDER_WAY).exists(), PATIENCE_SECONDS)
 
     messages, alerts = told(slow_hook)
     assert set(mine(Delivery).values_list("state", flat=True)) == {DeliveryState.SENT.value}

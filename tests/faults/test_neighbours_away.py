@@ -22,6 +22,8 @@ from tests.factories import make_workspace
 from tests.servers import ROOT, Crowd, free_port, serve, wait_until
 
 NO_RATE = 10_000_000
+# For failures alone.
+PATIENCE_SECONDS = 120
 
 
 class Spare:
@@ -37,7 +39,7 @@ class Spare:
 
     def start(self):
         self._running = self._processes.start(self._server.program(self._port, os.environ))
-        wait_until(lambda: self._server.is_ready(self._port), 60)
+        wait_until(lambda: self._server.is_ready(self._port), PATIENCE_SECONDS)
 
     def stop(self):
         self._processes.stop(self._running)
@@ -78,13 +80,13 @@ def test_no_event_is_refused_or_lost_when_redis_is_killed(committed, tmp_path):
         Crowd(server, opened.api_key_plain, endless(), clients=16) as crowd,
     ):
         try:
-            wait_until(lambda: len(crowd.sent) > 200, 30)
+            wait_until(lambda: len(crowd.sent) > 200, PATIENCE_SECONDS)
             redis.kill()
             seen = len(crowd.sent)
-            wait_until(lambda: len(crowd.sent) > seen + 400, 30)
+            wait_until(lambda: len(crowd.sent) > seen + 400, PATIENCE_SECONDS)
             redis.start()
             seen = len(crowd.sent)
-            wait_until(lambda: len(crowd.sent) > seen + 200, 30)
+            wait_until(lambda: len(crowd.sent) > seen + 200, PATIENCE_SECONDS)
         finally:
             crowd.stop()
 
@@ -116,12 +118,12 @@ def test_postgresql_stopped_is_503_and_started_again_is_200(tmp_path):
             Crowd(server, opened["apiKey"], endless(), clients=16) as crowd,
         ):
             try:
-                wait_until(lambda: statuses(crowd).count(200) > 200, 30)
+                wait_until(lambda: statuses(crowd).count(200) > 200, PATIENCE_SECONDS)
                 postgres.stop()
-                wait_until(lambda: statuses(crowd).count(503) > 100, 30)
+                wait_until(lambda: statuses(crowd).count(503) > 100, PATIENCE_SECONDS)
                 postgres.start()
                 seen = statuses(crowd).count(200)
-                wait_until(lambda: statuses(crowd).count(200) > seen + 200, 30)
+                wait_until(lambda: statuses(crowd).count(200) > seen + 200, PATIENCE_SECONDS)
             finally:
                 crowd.stop()
 

@@ -13,6 +13,8 @@ from tests.factories import make_workspace
 from tests.servers import Crowd, serve, wait_until
 
 KILLS = 10
+# For failures alone.
+PATIENCE_SECONDS = 120
 NO_RATE = 10_000_000
 
 
@@ -39,7 +41,7 @@ def test_nothing_answered_is_lost_when_server_processes_are_killed_ten_times(com
         try:
             for _ in range(KILLS):
                 before = len(answered(crowd))
-                wait_until(lambda seen=before: len(answered(crowd)) > seen + 150, 30)
+                wait_until(lambda seen=before: len(answered(crowd)) > seen + 150, PATIENCE_SECONDS)
                 server.stop(signal.SIGKILL)
                 server.start()
         finally:
@@ -56,7 +58,7 @@ def test_sigterm_answers_every_request_that_was_accepted(committed):
     opened = make_workspace("pro", monthly_requests=10**9, requests_per_minute=NO_RATE)
     with serve(workers=2) as server, Crowd(server, opened.api_key_plain, endless("t"), clients=32) as crowd:
         # One that is told to stop before it has begun to load does not hear it.
-        wait_until(lambda: len(answered(crowd)) > 300 and len(processes(crowd)) == 2, 30)
+        wait_until(lambda: len(answered(crowd)) > 300 and len(processes(crowd)) == 2, PATIENCE_SECONDS)
         stopper = threading.Thread(target=server.stop)
         stopper.start()
         stopper.join()

@@ -28,7 +28,7 @@ from tests.docs import Visitor
 from tests.factories import token_for
 from tests.otlp import PATH, chat, events, export
 from tests.servers import ROOT, free_port, wait_until
-from tests.test_verify_local import answer_in, knows_the_price
+from tests.test_verify_local import PATIENCE_SECONDS, answer_in, knows_the_price
 
 # A busy test machine may not answer within the examples' short time-outs; a repeat of the same id is what clients send.
 ATTEMPTS = 5
@@ -83,7 +83,7 @@ def run(language: str, code: str, is_done: Callable[[str], bool] = lambda _print
         pytest.skip(f"{program} is not installed")
     printed = ""
     for _ in range(ATTEMPTS):
-        done = subprocess.run([program, *arguments, code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+        done = subprocess.run([program, *arguments, code], capture_output=True, text=True, timeout=120, cwd=ROOT)
         printed = done.stdout + done.stderr
         assert done.returncode == 0 or language == "curl", printed
         if is_done(printed):
@@ -338,7 +338,7 @@ def test_both_status_examples_answer_what_is_shown(person_of):
 
 
 def test_prices_are_answered_as_shown(person_of, server):
-    wait_until(lambda: knows_the_price(server), 15)
+    wait_until(lambda: knows_the_price(server), PATIENCE_SECONDS)
     person = person_of()
     replaced = {"provider=openai&model=gpt-4o-mini": f"provider={PROVIDER}&model={MODEL}"}
     (answer,) = answered(person, "/docs/prices/", "prices", **replaced)

@@ -58,11 +58,17 @@ def django_db_setup(
         keep = django_db_keepdb and not django_db_createdb
         databases = setup_databases(verbosity=0, interactive=False, keepdb=keep, serialized_aliases=[])
     # Instead of Django's `flush`, after each transactional test.
-    TransactionTestCase._fixture_teardown = empty_tables
+    TransactionTestCase._fixture_teardown = _begin_anew
     yield
     if not django_db_keepdb:
         with django_db_blocker.unblock():
             teardown_databases(databases, verbosity=0)
+
+
+def _begin_anew(*_: Any) -> None:
+    empty_tables()
+    # Here and not in everything that opens a workspace: transactional tests are few.
+    ensure_plans()
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +98,6 @@ def committed(django_db_setup: None, django_db_blocker: DjangoDbBlocker, _redis_
     Emptying every table after each test, as a transactional test does, would take longer than most of these tests.
     """
     with django_db_blocker.unblock():
-        # Transactional tests empty the tables of data migrations, too.
-        ensure_plans()
         _ensure_price()
         pricing.forget_book()
         yield

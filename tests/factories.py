@@ -5,7 +5,7 @@ from typing import Any
 
 import factory
 
-from billing.services import OpenedWorkspace, ensure_plans, open_workspace
+from billing.services import OpenedWorkspace, open_workspace
 from workspaces import services
 from workspaces.models import Role, User, Workspace
 
@@ -45,7 +45,6 @@ class _Wishes(factory.Factory):
 
 def make_workspace(plan: str = "free", **wanted: Any) -> OpenedWorkspace:
     """A workspace on `plan` with owner, API key and access token; `wanted` goes to `open_workspace`."""
-    ensure_plans()
     return open_workspace(**_Wishes(plan_tier=plan, **wanted))
 
 

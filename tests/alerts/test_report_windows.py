@@ -1,5 +1,6 @@
 """Two years of summaries in zones with unusual clocks, beside a walk through the same years in UTC quarter hours."""
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -43,29 +44,44 @@ SEND_TIMES = (time(9), time(2, 30), time(0), time(0, 30), time(23, 59))
 
 
 class Walk:
-    """What clocks showed in two years, read off every quarter hour; in these years they changed at no other moment."""
+    """What clocks showed in two years; days on which they changed are looked at every quarter hour, when they did."""
 
     def __init__(self, zone: ZoneInfo, year: int) -> None:
-        start, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 2, 1, 1, tzinfo=UTC)
-        moments = [start + QUARTER * number for number in range((end - start) // QUARTER)]
-        self.shown = [(moment, moment.astimezone(zone).replace(tzinfo=None)) for moment in moments]
+        start, self.end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 2, 1, 1, tzinfo=UTC)
+        # Where clocks begin to run on undisturbed: the moment, and what they show then.
+        self.shown = list(_undisturbed(zone, start, self.end))
         self.lengths: dict[date, timedelta] = {}
         self.begins: dict[date, datetime] = {}
-        for moment, wall in self.shown:
-            self.begins.setdefault(wall.date(), moment)
-            self.lengths[wall.date()] = self.lengths.get(wall.date(), timedelta()) + QUARTER
+        for (moment, wall), (until, _) in pairwise([*self.shown, (self.end, None)]):
+            while moment < until:
+                day = wall.date()
+                step = min(datetime.combine(day + DAY, time()) - wall, until - moment)
+                self.begins.setdefault(day, moment)
+                self.lengths[day] = self.lengths.get(day, timedelta()) + step
+                moment, wall = moment + step, wall + step
         self.days = sorted(self.begins)[1:-1]
 
     def moments_of(self, wall_time: time, days: list[date]) -> list[datetime]:
         """The first minute at which clocks show the time or a later one, for each of `days`, which ascend."""
-        found, at = [], 0
+        found = []
+        stretches = pairwise([*self.shown, (self.end, None)])
+        (moment, wall), (until, _) = next(stretches)
         for day in days:
             wanted = datetime.combine(day, wall_time)
-            while self.shown[at][1] + QUARTER <= wanted:
-                at += 1
-            moment, wall = self.shown[at]
+            while wall + (until - moment) <= wanted:
+                (moment, wall), (until, _) = next(stretches)
             found.append(moment + max(wanted - wall, timedelta()))
         return found
+
+
+def _undisturbed(zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+    moment, offset = start, None
+    while moment < end:
+        wall = moment.astimezone(zone)
+        if wall.utcoffset() != offset:
+            offset = wall.utcoffset()
+            yield moment, wall.replace(tzinfo=None)
+        moment += DAY if (moment + DAY).astimezone(zone).utcoffset() == offset else QUARTER
 
 
 @pytest.fixture(scope="module", params=ZONES)

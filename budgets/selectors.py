@@ -6,19 +6,56 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db import connection
+from django.db.models import F, OuterRef, Subquery
 
 from budgets.models import Budget, BudgetPeriod, BudgetSettings, Enforcement
 from ingest.limits import has_reached, is_over, utilization
-from ingest.models import DataMode, Limit, Measure, Meter, WorkspacePolicy
-from ingest.standings import with_standing
+from ingest.models import DataMode, Measure, WorkspacePolicy
+from ingest.standings import USED_SQL
 from opsmeter_site.lib.errors import NotFound
 from opsmeter_site.lib.periods import Period, Window, window_of
 
 DEFAULT_WARNING_THRESHOLD = Decimal("0.8")
 _RATIO_STEP = Decimal("0.0001")
 _ZERO = Decimal(0)
+
+
+def _limit_sql(measure: Measure, period: Period) -> str:
+    """The tightest limit of one kind, as it is enforced: raises, estimates and adjustments included."""
+    return f"""
+    LEFT JOIN LATERAL (
+        SELECT CASE WHEN l.raised_until > %(now)s THEN l.raised_amount ELSE l.amount END AS amount, l.enforce,
+            {USED_SQL} AS used
+        FROM ingest_limit AS l
+        WHERE l.workspace_id = policy.workspace_id AND l.measure = '{measure}' AND l.period = '{period}'
+            AND l.scope_kind = ''
+        ORDER BY l.amount LIMIT 1
+    )"""  # noqa: S608 (only constants are put in, also below)
+
+
+def _meter_sql(measure: Measure, period: Period) -> str:
+    return f"""(
+        SELECT value FROM ingest_meter
+        WHERE workspace_id = policy.workspace_id AND measure = '{measure}' AND period = '{period}' AND scope_kind = ''
+            AND period_start = %({period}_start)s
+    )"""  # noqa: S608
+
+
+# Written out: every page of the console asks it, and the ORM takes longer to build it than PostgreSQL to answer.
+_SNAPSHOT = f"""
+SELECT policy.plan_tier, policy.plan_name, settings.warning_threshold_ratio AS threshold,
+    plan.amount AS plan_limit, plan.enforce AS plan_is_enforced,
+    {_meter_sql(Measure.REQUESTS, Period.MONTH)} AS request_count,
+    daily.amount AS daily_limit, coalesce(daily.used, {_meter_sql(Measure.USD, Period.DAY)}) AS daily_spend,
+    monthly.amount AS monthly_limit, coalesce(monthly.used, {_meter_sql(Measure.USD, Period.MONTH)}) AS monthly_spend
+FROM ingest_workspacepolicy AS policy
+    LEFT JOIN budgets_budgetsettings AS settings ON settings.workspace_id = policy.workspace_id
+    {_limit_sql(Measure.REQUESTS, Period.MONTH)} AS plan ON true
+    {_limit_sql(Measure.USD, Period.DAY)} AS daily ON true
+    {_limit_sql(Measure.USD, Period.MONTH)} AS monthly ON true
+WHERE policy.workspace_id = %(workspace)s
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,44 +170,12 @@ def workspace_status(workspace_id: UUID, now: datetime) -> WorkspaceStatus:
 
 
 def _snapshot(workspace_id: UUID, now: datetime) -> dict[str, Any] | None:
-    plan_limit = _limits(Measure.REQUESTS, Period.MONTH)
-    # As they are enforced: raises, estimates and adjustments included.
-    daily: Any = with_standing(_limits(Measure.USD, Period.DAY), now)
-    monthly: Any = with_standing(_limits(Measure.USD, Period.MONTH), now)
-    rows = (
-        WorkspacePolicy.objects.filter(workspace_id=workspace_id)
-        .annotate(
-            threshold=_setting("warning_threshold_ratio"),
-            plan_limit=Subquery(plan_limit.values("amount")[:1]),
-            plan_is_enforced=Subquery(plan_limit.values("enforce")[:1]),
-            request_count=_meter(Measure.REQUESTS, Period.MONTH, now),
-            daily_limit=Subquery(daily.values("amount_now")[:1]),
-            daily_spend=Coalesce(Subquery(daily.values("used")[:1]), _meter(Measure.USD, Period.DAY, now)),
-            monthly_limit=Subquery(monthly.values("amount_now")[:1]),
-            monthly_spend=Coalesce(Subquery(monthly.values("used")[:1]), _meter(Measure.USD, Period.MONTH, now)),
-        )
-        .values()
-    )
-    row = rows.first()
-    return None if row is None else dict(row)
-
-
-def _limits(measure: Measure, period: Period) -> QuerySet[Limit]:
-    """The workspace's limits of one kind, the tightest first."""
-    return Limit.objects.filter(
-        workspace_id=OuterRef("workspace_id"), measure=measure.value, period=period.value, scope_kind=""
-    ).order_by("amount")
-
-
-def _meter(measure: Measure, period: Period, now: datetime) -> Subquery:
-    meters = Meter.objects.filter(
-        workspace_id=OuterRef("workspace_id"),
-        measure=measure.value,
-        period=period.value,
-        scope_kind="",
-        period_start=window_of(period, now).start,
-    )
-    return Subquery(meters.values("value")[:1])
+    day, month = (window_of(period, now).start for period in (Period.DAY, Period.MONTH))
+    with connection.cursor() as cursor:
+        cursor.execute(_SNAPSHOT, {"workspace": workspace_id, "now": now, "day_start": day, "month_start": month})
+        row = cursor.fetchone()
+        names = [column.name for column in cursor.description]
+    return None if row is None else dict(zip(names, row, strict=True))
 
 
 def _budget_limit(period: BudgetPeriod) -> Subquery:

@@ -72,6 +72,11 @@ _USED = """(
         )
     ) AS wanted
 )"""
+# The same of a row of limits that is called `l`, for statements that are written out: `day_start` and `month_start` are
+# parameters of theirs.
+USED_SQL = _USED % {
+    "expressions": ", ".join([*(f"l.{column}" for column in _USED_COLUMNS), "%(day_start)s", "%(month_start)s"])
+}
 # OFFSET 0 keeps the planner from working out what is used for every comparison.
 _STANDING = f"""(
     SELECT CASE

@@ -1,6 +1,7 @@
 """What alerts about limits say: crossings as findings, and what is over as a recovery."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -42,8 +43,16 @@ class Scene:
         return limit.enforce and (limit.measure == Measure.REQUESTS or not self.observe_mode)
 
 
-def crossing_finding(crossing: LimitCrossing, scene: Scene) -> Finding:
-    """What one crossing, with its limit, has to tell."""
+def passed_at_once(crossings: Iterable[LimitCrossing]) -> list[list[LimitCrossing]]:
+    """What one commit has crossed of one limit, period and value, the highest threshold last. Only that is told."""
+    together = defaultdict(list)
+    for each in crossings:
+        together[each.limit_id, each.period_start, each.scope_value, each.amount, each.crossed_at].append(each)
+    return [sorted(some, key=lambda each: (each.threshold, each.threshold_usd is None)) for some in together.values()]
+
+
+def crossing_finding(crossing: LimitCrossing, scene: Scene, passed: Sequence[LimitCrossing] = ()) -> Finding:
+    """What one crossing, with its limit, has to tell; `passed` are the lower ones that came with it."""
     limit = crossing.limit
     share = utilization(crossing.amount, crossing.value)
     subject = scene.names.scope(limit.scope_kind, scope_value(crossing))
@@ -51,13 +60,17 @@ def crossing_finding(crossing: LimitCrossing, scene: Scene) -> Finding:
     return finding_of(
         crossing,
         scene,
-        promise=f"{plain(crossing.amount)}@{plain(crossing.threshold)}",
+        promise=_promise(crossing),
         title=_title(with_scope(limit.name, subject), crossing, share),
-        text=[_what_happened(crossing, window, share, scene), *what_holds(crossing, window, scene)],
+        text=[
+            _what_happened(crossing, window, share, scene),
+            *_also_passed(passed),
+            *what_holds(crossing, window, scene),
+        ],
         facts={
             "spend": plain(crossing.value),
             "share": plain(round(share, 4)),
-            "threshold": plain(crossing.threshold),
+            **threshold_facts(crossing),
             **_scope_facts(crossing, subject),
         },
     )
@@ -117,12 +130,20 @@ def what_holds(crossing: LimitCrossing, window: Window, scene: Scene) -> Iterato
         yield f"The limit is raised from {formats.usd(limit.amount)} until {moment_words(limit.raised_until)}."
     if limit.estimate_usd_per_1m:
         yield f"Tokens without a price are counted at {formats.usd(limit.estimate_usd_per_1m)} per 1M."
-    yield f"The {limit.period} ends on {window.end:%Y-%m-%d} at {window.end:%H:%M} UTC."
+    # Late events are counted in the period in which they occurred.
+    ends = "ends" if crossing.crossed_at < window.end else "ended"
+    yield f"The {limit.period} {ends} on {window.end:%Y-%m-%d} at {window.end:%H:%M} UTC."
 
 
 def scope_value(crossing: LimitCrossing) -> str:
     """Whose meter it was; empty for the whole workspace."""
     return crossing.scope_value if crossing.limit.is_each_value else crossing.limit.scope_value
+
+
+def threshold_facts(crossing: LimitCrossing) -> dict[str, str]:
+    """Which threshold an alert is about: a share of the amount in force, or an amount that stays when that changes."""
+    usd = crossing.threshold_usd
+    return {"threshold": plain(crossing.threshold)} | ({} if usd is None else {"level_usd": plain(usd)})
 
 
 def recovery_title(alert: Alert) -> str:
@@ -181,6 +202,12 @@ def moment_words(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def _promise(crossing: LimitCrossing) -> str:
+    """A share of another amount is another promise; an amount in USD is the same one."""
+    usd = crossing.threshold_usd
+    return f"{plain(crossing.amount)}@{plain(crossing.threshold)}" if usd is None else f"usd@{plain(usd)}"
+
+
 def _scope_facts(crossing: LimitCrossing, subject: str) -> dict[str, object]:
     """The scope for people and programs, and what narrows the investigate page to it."""
     kind = crossing.limit.scope_kind
@@ -194,7 +221,7 @@ def _scope_facts(crossing: LimitCrossing, subject: str) -> dict[str, object]:
 def _title(name: str, crossing: LimitCrossing, share: Decimal) -> str:
     if crossing.threshold >= OVER:
         return f"{name} {_over_word(crossing.limit.measure)}: {_used(crossing)}"
-    past = f"past {_threshold(crossing)}, " if _is_overtaken(crossing) else ""
+    past = f"past {crossing.threshold_text}, " if _is_overtaken(crossing) else ""
     return f"{name}: {past}{formats.share(share)} used ({_used(crossing)})"
 
 
@@ -218,20 +245,16 @@ def _what_happened(crossing: LimitCrossing, window: Window, share: Decimal, scen
         whose = scene.names.value(limit.scope_kind, scope_value(crossing))
         subject = f"{subject} of {kind_in_words(limit.scope_kind, is_first=False)} {whose}"
     if crossing.threshold < OVER:
-        predicate = f"{has} reached {_threshold(crossing)} of {name}"
+        predicate = f"{has} reached {crossing.threshold_text} of {name}"
     else:
         predicate = f"have used up {name}" if is_requests else f"is above {name}"
     window_text = window_words(window, limit.period)
     return f"{subject} in the {window_text} {predicate}: {_used(crossing)} ({formats.share(share)})."
 
 
-def _threshold(crossing: LimitCrossing) -> str:
-    """The threshold as it was set: a share, or an amount."""
-    limit = crossing.limit
-    for level in levels_of(crossing.amount, (), limit.thresholds_usd):
-        if level.share == crossing.threshold and level.share not in limit.thresholds:
-            return formats.usd_exact(level.amount)
-    return formats.share(crossing.threshold)
+def _also_passed(passed: Sequence[LimitCrossing]) -> Iterator[str]:
+    if passed:
+        yield f"Passed at the same time: {', '.join(each.threshold_text for each in passed)}."
 
 
 def _what_happens_now(crossing: LimitCrossing, *, is_enforced: bool, observe_mode: bool) -> str:

@@ -11,7 +11,7 @@ from django.db.models import Count, Q
 
 from alerts.audiences import Audience, lock_audiences, work_for_all
 from alerts.findings import Finding
-from alerts.limit_texts import LIMIT_KINDS, Scene, crossing_finding, kind_of
+from alerts.limit_texts import LIMIT_KINDS, Scene, crossing_finding, kind_of, passed_at_once
 from alerts.models import Alert, AlertKind, AlertState, Handling, Severity
 from alerts.outgoing import post, withdraw
 from alerts.routing import route
@@ -100,13 +100,13 @@ def _tell(workspace_ids: Iterable[UUID], now: datetime) -> int:
 
 
 def _findings(crossings: Iterable[LimitCrossing], scene: Scene, before: Mapping[_Series, Before]) -> Iterator[Finding]:
-    """One for each crossing; but what values of a limit on each value have crossed is told together."""
+    """One for the highest of those passed at once; but values of a limit on each value are told together."""
     together = defaultdict(list)
-    for crossing in crossings:
-        if crossing.limit.is_each_value:
-            together[_series(crossing), crossing.amount].append(crossing)
+    for *passed, highest in passed_at_once(crossings):
+        if highest.limit.is_each_value:
+            together[_series(highest), highest.amount].append(highest)
         else:
-            yield crossing_finding(crossing, scene)
+            yield crossing_finding(highest, scene, passed)
     for (series, _), some in together.items():
         yield values_finding(some, scene, before.get(series, Before()))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -17,7 +18,7 @@ from alerts.limit_texts import LIMIT_KINDS, amount_text, moment_words, recovery_
 from alerts.models import Alert, AlertKind, AlertState, Severity
 from alerts.outgoing import close_incidents, held_alerts, post
 from alerts.routing import route
-from ingest.limits import is_over, levels_of
+from ingest.limits import Level, is_over, levels_of
 from ingest.models import Limit
 
 # What nobody has resolved by then is taken out of the inbox.
@@ -46,7 +47,7 @@ class _Ended:
 def recover(now: datetime) -> int:
     """Resolve what no longer holds, and tell it; how many alerts."""
     deadline = monotonic() + _SECONDS
-    columns = ("workspace_id", "kind", "severity", "facts", "window_end")
+    columns = ("workspace_id", "kind", "severity", "facts", "opened_at", "window_end")
     waiting = sorted({each.alert.workspace_id for each in _ended(_may_have_ended(now).only(*columns), now)})
     resolved = 0
     while waiting and monotonic() < deadline:
@@ -76,7 +77,9 @@ def _ended(alerts: Iterable[Alert], now: datetime) -> list[_Ended]:
         if closes_at(alert.kind, alert.window_end) > now:
             running.append(alert)
         elif alert.kind in LIMIT_KINDS:
-            found.append(_Ended(alert, "A new period began", is_recovery=alert.severity == Severity.CRITICAL))
+            # What late events did to a period that was over is news by itself, and no recovery of it is.
+            is_recovery = alert.severity == Severity.CRITICAL and alert.opened_at < alert.window_end
+            found.append(_Ended(alert, "A new period began", is_recovery=is_recovery))
         else:
             found.append(_Ended(alert, "Its time is long over"))
     limits = {
@@ -107,21 +110,29 @@ def _ended_early(
     limit = limits.get(facts["limit_id"])
     if limit is None:
         return _Ended(alert, "The limit was removed", is_recovery=is_critical)
-    amount, threshold = limit.amount_at(now), Decimal(facts["threshold"])
+    amount = limit.amount_at(now)
+    level = _level(limit, amount, facts)
+    is_same = level is not None and "level_usd" in facts
     # The largest says it for all.
     value = max(counted[limit.pk, each] for each in _values(alert, limit))
-    if amount != Decimal(facts["amount"]):
+    if amount != Decimal(facts["amount"]) and not is_same:
         # If it is over all the same, then the changed limit has a crossing, and an alert, of its own.
         is_recovery = is_critical and not is_over(limit.measure, amount, value)
         return _Ended(alert, _changed(limit, amount), is_recovery=is_recovery)
-    levels = levels_of(amount, limit.thresholds, limit.thresholds_usd)
-    level = next((each for each in levels if each.share == threshold), None)
     if level is None:
         return _Ended(alert, "The warning threshold was changed")
     if not level.is_crossed(limit.measure, value):
         reason = f"What is counted was corrected to {amount_text(limit.measure, value)}"
         return _Ended(alert, reason, is_recovery=is_critical)
     return None
+
+
+def _level(limit: Limit, amount: Decimal, facts: Mapping[str, Any]) -> Level | None:
+    """The threshold that an alert with these `facts` is about, unless the limit has it no more at `amount`."""
+    usd = Decimal(facts["level_usd"]) if "level_usd" in facts else None
+    share = Decimal(facts["threshold"])
+    levels = levels_of(amount, limit.thresholds, limit.thresholds_usd)
+    return next((each for each in levels if (each.share == share if usd is None else each.usd == usd)), None)
 
 
 def _changed(limit: Limit, amount: Decimal) -> str:

@@ -13,6 +13,7 @@ from alerts.limit_texts import (
     finding_of,
     plain,
     scope_value,
+    threshold_facts,
     what_holds,
     window_words,
 )
@@ -119,7 +120,7 @@ def _facts(worst: Sequence[LimitCrossing], values: Sequence[str]) -> dict[str, o
     return {
         "spend": plain(first.value),
         "share": plain(round(utilization(first.amount, first.value), 4)),
-        "threshold": plain(min(each.threshold for each in worst)),
+        **threshold_facts(min(worst, key=lambda each: each.threshold)),
         "scope_values": list(values),
         "drill": {},
     }

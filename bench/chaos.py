@@ -26,7 +26,7 @@ from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import DAY
 from workspaces.models import Workspace
 
-CROSSINGS_PER_SECOND = 2  # of workspaces; the event of each crosses two thresholds
+CROSSINGS_PER_SECOND = 2  # of workspaces; the event of each crosses two thresholds, of which the higher is told
 THRESHOLDS = 2
 WORKERS = {"alerts": 2, "reports": 2, "beat": 2}
 # So many times `--seconds`: five minutes, unless told otherwise.
@@ -112,7 +112,7 @@ def _check(workspaces: Sequence[Workspace], hook: Receiver) -> None:
     print(f"{crossings:,} crossings, {len(alerts):,} alerts, {len(told):,} arrived, {_doubled(told):,} twice")
     print(f"{len(workspaces):,} summaries due, {len(summaries):,} arrived, {_doubled(summaries):,} twice")
     print(f"{len(arrived):,} messages, {repeats:,} of them repeated under the same id after a kill")
-    is_complete = crossings == len(alerts) == THRESHOLDS * len(workspaces) and set(told) == alerts
+    is_complete = crossings == THRESHOLDS * len(alerts) == THRESHOLDS * len(workspaces) and set(told) == alerts
     if not is_complete or len(summaries) != len(workspaces) or _doubled(told) or _doubled(summaries):
         raise LoadError("Something is missing, or came twice.")
 

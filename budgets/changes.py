@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -14,13 +13,12 @@ from django.db import transaction
 from django.db.models import Q, Sum
 
 from budgets.gauges import moment_in_words
-from budgets.selectors import BudgetStatus, BudgetValues, budget_values, workspace_status
-from budgets.services import update_budget_settings
+from budgets.selectors import BudgetStatus, BudgetValues, workspace_status
+from budgets.services import lock_settings, store_settings
 from budgets.simulator import refuses_telemetry
 from ingest.limits import is_over
 from ingest.meters import current_meters
 from ingest.models import Measure, Rollup
-from ingest.services import lock_ledger
 from opsmeter_site.lib.formats import usd, usd_exact
 from opsmeter_site.lib.periods import Period, window_of
 from opsmeter_site.lib.wire import plain_number
@@ -64,12 +62,11 @@ def change_budgets(workspace: Workspace, *, acting_user: User, seen: str, values
 
     Raises `BudgetsChanged` otherwise, and `InvalidInput` like `update_budget_settings`.
     """
-    lock_ledger(workspace.pk)
-    old = budget_values(workspace.pk)
+    locked = lock_settings(workspace, values.counted_data_modes)
+    old = locked.values
     if version_of(old) not in (seen, version_of(values)):
         raise BudgetsChanged(old)
-    wanted: dict[str, Any] = asdict(values)
-    return Change(old, update_budget_settings(workspace, acting_user=acting_user, **wanted))
+    return Change(old, store_settings(workspace, locked, values, acting_user=acting_user))
 
 
 def consequences(workspace_id: UUID, old: BudgetValues, new: BudgetValues, zone: ZoneInfo, now: datetime) -> list[str]:

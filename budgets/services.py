@@ -3,8 +3,8 @@
 Limits and policy travel down to `ingest`, which enforces them without asking who set them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
@@ -16,7 +16,8 @@ from budgets.scoped.checks import LIMIT_DECIMALS, MAX_LIMIT_USD, THRESHOLD_DECIM
 from budgets.selectors import BudgetValues, budget_values
 from ingest.limits import OVER
 from ingest.models import DataMode, WorkspacePolicy
-from ingest.services import drop_limit, lock_ledger, put_limit, set_budget_policy
+from ingest.recounting import PreparedModes
+from ingest.services import drop_limit, lock_ledger, prepare_data_modes, put_limit, set_budget_policy
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput, NotFound
 from workspaces.models import User, Workspace
@@ -33,7 +34,15 @@ class BudgetChanges(TypedDict, total=False):
     warning_threshold_ratio: Decimal
     enforcement: str
     observe_mode: bool
-    counted_data_modes: Iterable[str]
+    counted_data_modes: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LockedSettings:
+    """A workspace's budgets, which nobody else changes until the transaction ends."""
+
+    values: BudgetValues
+    prepared: PreparedModes | None
 
 
 @transaction.atomic
@@ -45,18 +54,44 @@ def update_budget_settings(
     Raises `InvalidInput` with every field that is at fault, named as in `BudgetChanges`, and `NotFound` for a workspace
     without a policy.
     """
+    locked = lock_settings(workspace, changes.get("counted_data_modes"))
+    values: dict[str, Any] = dict(changes)
+    return store_settings(workspace, locked, replace(locked.values, **values), acting_user=acting_user)
+
+
+def lock_settings(workspace: Workspace, counted_data_modes: Collection[str] | None) -> LockedSettings:
+    """Hold the workspace's ledger to change its budgets, perhaps to ones that count these data modes.
+
+    First in the caller's transaction. Raises `NotFound` for a workspace without a policy.
+    """
+    modes = list(counted_data_modes or ())
     try:
+        # What other data modes add up to is worked out first: under the lock ingest would wait for it.
+        prepared = None if any(_mode_errors(modes)) else prepare_data_modes(workspace.pk, modes)
         lock_ledger(workspace.pk)
     except WorkspacePolicy.DoesNotExist:
         raise NotFound("There is no such workspace.") from None
-    old = budget_values(workspace.pk)
-    new = replace(old, **_with_sorted_modes(changes))
+    return LockedSettings(budget_values(workspace.pk), prepared)
+
+
+def store_settings(
+    workspace: Workspace, locked: LockedSettings, new: BudgetValues, *, acting_user: User | None
+) -> BudgetValues:
+    """Make the budgets say what `new` says, after `lock_settings`; answers and raises like `update_budget_settings`."""
+    # Sorted, so that order makes no difference; a repeated mode is still there for the validation to see.
+    new = replace(new, counted_data_modes=tuple(sorted(new.counted_data_modes)))
     _refuse_invalid(new)
+    old = locked.values
     if new == old:
         return old
     budgets = _store(workspace, new)
-    # The policy first: a change of the counted data modes rebuilds the meters that the new limits are held against.
-    set_budget_policy(workspace.pk, observe_mode=new.observe_mode, counted_data_modes=new.counted_data_modes)
+    # The policy first: a change of the counted data modes moves the meters that the new limits are held against.
+    set_budget_policy(
+        workspace.pk,
+        observe_mode=new.observe_mode,
+        counted_data_modes=new.counted_data_modes,
+        prepared=locked.prepared,
+    )
     for budget in budgets:
         put_limit(workspace.pk, SOURCE, limit_spec(budget))
     record_audit(
@@ -67,14 +102,6 @@ def update_budget_settings(
         data={"old": _for_audit(old), "new": _for_audit(new)},
     )
     return new
-
-
-def _with_sorted_modes(changes: BudgetChanges) -> dict[str, Any]:
-    """Sorted, so that order makes no difference; a repeated mode is still there for the validation to see."""
-    values: dict[str, Any] = dict(changes)
-    if "counted_data_modes" in values:
-        values["counted_data_modes"] = tuple(sorted(values["counted_data_modes"]))
-    return values
 
 
 def _refuse_invalid(values: BudgetValues) -> None:

@@ -85,6 +85,7 @@ class LimitCrossingAdmin(FactsAdmin):
         "whose",
         "period_start",
         "threshold",
+        "threshold_usd",
         "amount",
         "value",
         "crossed_at",

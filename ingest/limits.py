@@ -17,10 +17,14 @@ _SHARE_STEP = Decimal("1E-12")
 
 
 class Level(NamedTuple):
-    """One threshold of a limit: its share of the amount, and the amount itself at which it is reached."""
+    """One threshold of a limit: its share of the amount, and the amount itself at which it is reached.
+
+    `usd` is set if it was set in USD: such a threshold stays the same one when the limit's amount changes.
+    """
 
     share: Decimal
     amount: Decimal
+    usd: Decimal | None = None
 
     def is_crossed(self, measure: str, value: Decimal) -> bool:
         """Whether a meter at `value` has crossed it; a share of 1 means over the limit."""
@@ -29,12 +33,12 @@ class Level(NamedTuple):
 
 def levels_of(amount: Decimal, shares: Iterable[Decimal], usd: Iterable[Decimal] = ()) -> tuple[Level, ...]:
     """The thresholds of a limit of `amount`, the lowest first: `shares` of it, and of `usd` those below it."""
-    levels = {share: Level(share, share * amount) for share in shares}
+    levels = {Level(share, share * amount) for share in shares}
     for threshold in usd:
         if threshold < amount:
             share = min((threshold / amount).quantize(_SHARE_STEP), OVER - _SHARE_STEP)
-            levels.setdefault(share, Level(share, threshold))
-    return tuple(sorted(levels.values()))
+            levels.add(Level(share, threshold, threshold))
+    return tuple(sorted(levels, key=lambda level: (level.amount, level.share, level.usd is None)))
 
 
 def is_over(measure: str, amount: Decimal, value: Decimal) -> bool:

@@ -72,6 +72,18 @@ WHERE meter.workspace_id = %(workspace)s AND meter.period_start = change.period_
     AND meter.period = change.period AND meter.measure = change.measure
 """
 
+# Of limits that are not on each value: the running meter with its unpriced tokens, and what was adjusted.
+_COUNTED = """
+SELECT ingest_limit.id, coalesce(meter.value, 0), coalesce(meter.unpriced_tokens, 0), coalesce((
+    SELECT sum(usd) FROM ingest_limitadjustment
+    WHERE limit_id = ingest_limit.id AND period_start = running.period_start
+), 0)
+FROM ingest_limit
+    JOIN unnest(%(periods)s::text[], %(starts)s::timestamptz[]) AS running (period, period_start) USING (period)
+    LEFT JOIN ingest_meter AS meter USING (workspace_id, measure, period, period_start, scope_kind, scope_value)
+WHERE ingest_limit.id = ANY(%(limits)s)
+"""
+
 # Of a limit on each value, what every value that was seen or adjusted has crossed. They may be many.
 _CROSS_EACH = """
 WITH adjusted AS (
@@ -86,10 +98,13 @@ WITH adjusted AS (
     SELECT scope_value, coalesce(spent.usd, 0) + coalesce(adjusted.usd, 0) AS value
     FROM spent FULL JOIN adjusted USING (scope_value)
 )
-INSERT INTO ingest_limitcrossing (limit_id, period_start, scope_value, threshold, amount, value, crossed_at)
-SELECT %(limit)s, %(start)s, scope_value, share, %(amount)s, value, %(now)s
-FROM counted JOIN unnest(%(shares)s::numeric[], %(levels)s::numeric[], %(when_reached)s::boolean[])
-    AS level (share, level_amount, when_reached) ON value > level_amount OR value = level_amount AND when_reached
+INSERT INTO ingest_limitcrossing
+    (limit_id, period_start, scope_value, threshold, threshold_usd, amount, value, crossed_at)
+SELECT %(limit)s, %(start)s, scope_value, share, threshold_usd, %(amount)s, value, %(now)s
+FROM counted JOIN unnest(
+    %(shares)s::numeric[], %(thresholds_usd)s::numeric[], %(levels)s::numeric[], %(when_reached)s::boolean[]
+) AS level (share, threshold_usd, level_amount, when_reached)
+    ON value > level_amount OR value = level_amount AND when_reached
 ON CONFLICT DO NOTHING
 """
 
@@ -211,11 +226,41 @@ def record_crossings(workspace_id: UUID, now: datetime, limits: Iterable[Limit] 
     For changes other than an event: a new limit, a smaller amount, the end of a raise. Of `limits`, or of all that the
     workspace has. In the caller's transaction, under the ledger lock.
     """
-    for limit in Limit.objects.filter(workspace_id=workspace_id) if limits is None else limits:
+    chosen = list(Limit.objects.filter(workspace_id=workspace_id) if limits is None else limits)
+    _cross([limit for limit in chosen if not limit.is_each_value], now)
+    for limit in chosen:
         if limit.is_each_value:
             _cross_each(limit, now)
-        else:
-            _cross(limit, now)
+
+
+def _cross(limits: Sequence[Limit], now: datetime) -> None:
+    starts = {period.value: window_of(period, now).start for period in Period}
+    parameters: dict[str, Any] = {
+        "limits": [limit.id for limit in limits],
+        "periods": list(starts),
+        "starts": list(starts.values()),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNTED, parameters)
+        meters = {limit_id: sums for limit_id, *sums in cursor.fetchall()}
+    crossings = []
+    for limit in limits:
+        spent, tokens, adjusted = meters[limit.id]
+        value, amount = spent + estimated_usd(tokens, limit.estimate_usd_per_1m) + adjusted, limit.amount_at(now)
+        crossings += [
+            LimitCrossing(
+                limit=limit,
+                period_start=starts[limit.period],
+                threshold=level.share,
+                threshold_usd=level.usd,
+                amount=amount,
+                value=value,
+                crossed_at=now,
+            )
+            for level in levels_of(amount, limit.thresholds, limit.thresholds_usd)
+            if level.is_crossed(limit.measure, value)
+        ]
+    LimitCrossing.objects.bulk_create(crossings, ignore_conflicts=True)
 
 
 def _cross_each(limit: Limit, now: datetime) -> None:
@@ -232,29 +277,12 @@ def _cross_each(limit: Limit, now: datetime) -> None:
         "amount": amount,
         "now": now,
         "shares": [level.share for level in levels],
+        "thresholds_usd": [level.usd for level in levels],
         "levels": [level.amount for level in levels],
         "when_reached": [level.is_crossed(limit.measure, level.amount) for level in levels],
     }
     with connection.cursor() as cursor:
         cursor.execute(_CROSS_EACH, parameters)
-
-
-def _cross(limit: Limit, now: datetime) -> None:
-    amount = limit.amount_at(now)
-    (value,) = counted(limit, now).values()
-    crossings = [
-        LimitCrossing(
-            limit=limit,
-            period_start=window_of(Period(limit.period), now).start,
-            threshold=level.share,
-            amount=amount,
-            value=value,
-            crossed_at=now,
-        )
-        for level in levels_of(amount, limit.thresholds, limit.thresholds_usd)
-        if level.is_crossed(limit.measure, value)
-    ]
-    LimitCrossing.objects.bulk_create(crossings, ignore_conflicts=True)
 
 
 def counted(limit: Limit, moment: datetime) -> dict[str, Decimal]:

@@ -7,8 +7,9 @@ Lock order: the job, then the ledger. Who changes a job's state while it runs wa
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic, sleep
+from uuid import UUID
 
 import structlog
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -16,13 +17,15 @@ from django.db.models import F, Sum
 
 from ingest import meters, pricing, repricing_preview
 from ingest.limit_sets import ZERO
-from ingest.models import Event, Repricing, RepricingState, Rollup, WorkspacePolicy
+from ingest.meters import BEGINNING
+from ingest.models import CatalogVersion, Event, Repricing, RepricingState, Rollup, WorkspacePolicy
 from ingest.price_book import PriceBook
 from ingest.repricing_ledger import OutpacedError, Rewrite, add_days
 from ingest.repricing_pieces import Change, read_piece, spend_of
 from ingest.retention import raw_detail_starts_at
 from ingest.scoped_meters import limit_set_of
 from ingest.services import lock_ledger
+from ingest.sums_ahead import try_turn
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import FieldError, InvalidInput, NotAllowed, NotFound
 from opsmeter_site.lib.periods import quarter_hour_of, to_wire
@@ -40,9 +43,18 @@ WORKED_ON = (RepricingState.PREVIEWING, RepricingState.RUNNING)
 PIECE_ROWS = 100
 # After a piece the worker rests for so many times as long as that took: the processor is there for ingest, too.
 REST = 1.0
+# While somebody adds up what a workspace has spent, which a piece would make void.
+PAUSE_SECONDS = 0.2
+
+# So long after a change of prices, at most, other processes store events by the older ones.
+_BOOKS_FOLLOW = timedelta(seconds=2 * pricing.CHECK_EVERY_SECONDS)
 
 _FAILED = "Something went wrong. What has been re-priced so far stays. The people who run the service can see why."
 _PRICES_MOVED = "Prices have changed meanwhile. What has been re-priced so far stays; ask again for the rest."
+
+
+class _NotOurTurnError(Exception):
+    """Somebody makes sums of the workspace's events, which must not change meanwhile."""
 
 
 class _PricesMovedError(Exception):
@@ -64,19 +76,18 @@ def request_repricing(
     reason: str,
     acting_user: User,
 ) -> Repricing:
-    """Store the wish; a worker previews it within seconds. Events later than now are not meant.
+    """Store the wish; a worker previews it within seconds. Events that are priced by today's prices are not meant.
 
     Raises `InvalidInput`, and `NotAllowed` while another re-pricing of the workspace is unfinished.
     """
     now = utc_now()
-    end = min(end, now)
+    end = min(end, max(now, _catalogue_changed_at() + _BOOKS_FOLLOW))
     # Under the lock no event is under way that has an id already, and of two wishes at once the second sees the first.
     policy = lock_ledger(workspace.pk)
     names = list(dict.fromkeys(name.strip() for name in models_sent if name.strip()))
     _check(names, start, end, raw_detail_starts_at(policy, now), reason.strip())
     if Repricing.objects.filter(workspace=workspace, state__in=UNFINISHED).exists():
         raise NotAllowed("Another re-pricing of this workspace is not finished. Finish or cancel it first.")
-    newest = Event.objects.filter(workspace=workspace).order_by("-pk").values_list("pk", flat=True).first()
     job = Repricing(
         workspace=workspace,
         created_by=acting_user,
@@ -87,12 +98,21 @@ def request_repricing(
         end=end,
         only_unpriced=only_unpriced,
         catalogue_version=_todays_book().version,
-        last_id=newest or 0,
+        last_id=_newest_id(workspace.pk),
     )
     job.expected_rows = _expected_rows(job)
     job.save()
     _record("repricing.requested", job, acting_user)
     return job
+
+
+def _catalogue_changed_at() -> datetime:
+    return CatalogVersion.objects.values_list("changed_at", flat=True).first() or BEGINNING
+
+
+def _newest_id(workspace_id: UUID) -> int:
+    newest = Event.objects.filter(workspace=workspace_id).order_by("-pk").values_list("pk", flat=True).first()
+    return newest or 0
 
 
 def _check(names: Sequence[str], start: datetime, end: datetime, kept_from: datetime, reason: str) -> None:
@@ -127,12 +147,17 @@ def _expected_rows(job: Repricing) -> int:
 
 @transaction.atomic
 def run_repricing(job: Repricing, *, acting_user: User) -> None:
-    """Confirm a preview: a worker changes the events. Raises `NotAllowed` unless it is previewed at today's prices."""
+    """Confirm a preview: a worker changes the events, also those that have arrived since the wish.
+
+    Raises `NotAllowed` unless it is previewed at today's prices.
+    """
     stored = _locked(job)
     if stored.state != RepricingState.PREVIEWED:
         raise NotAllowed("Only a re-pricing that waits for confirmation can be run.")
     if _todays_book().version != stored.catalogue_version:
         raise NotAllowed("Prices have changed since the preview. Preview again.")
+    lock_ledger(stored.workspace_id)
+    stored.last_id = _newest_id(stored.workspace_id)
     stored.state, stored.worked_at = RepricingState.RUNNING, None
     stored.cursor = stored.looked_at_rows = stored.changed_rows = 0
     stored.save()
@@ -198,13 +223,13 @@ def work_on_repricings(seconds: float) -> None:
     pricing.look_again()
     until = monotonic() + seconds
     rest = 0.0
-    while (took := _do_piece(rest)) is not None and monotonic() < until:
-        rest = REST * took
+    while (next_rest := _do_piece(rest)) is not None and monotonic() < until:
+        rest = next_rest
 
 
 @transaction.atomic
 def _do_piece(rest: float) -> float | None:
-    """Rest, then do the next piece of one job; the seconds that took, or None if there is nothing to do.
+    """Rest, then do the next piece of one job; the seconds to rest for then, or None if there is nothing to do.
 
     The job is held while the worker rests, so that two workers do not do twice as much.
     """
@@ -223,6 +248,10 @@ def _do_piece(rest: float) -> float | None:
             _advance(job)
     except (OperationalError, InterfaceError):
         raise  # the database is away: the next sweep goes on
+    except _NotOurTurnError:
+        # The other jobs come first.
+        Repricing.objects.filter(pk=job.pk).update(worked_at=utc_now())
+        return PAUSE_SECONDS
     except OutpacedError:
         pass  # nothing of it is stored: the piece is done again
     except _PricesMovedError:
@@ -230,7 +259,7 @@ def _do_piece(rest: float) -> float | None:
     except Exception:  # whatever it is, it must not keep the other jobs from being worked on
         logger.exception("repricing_failed", job=job.pk)
         _fail(job.pk, _FAILED)
-    return monotonic() - started
+    return REST * (monotonic() - started)
 
 
 def _fail(job_id: int, error: str) -> None:
@@ -243,7 +272,7 @@ def _fail(job_id: int, error: str) -> None:
 
 
 def _advance(job: Repricing) -> None:
-    """Do the next piece of a job. Raises `OutpacedError` and `_PricesMovedError`; then nothing may be stored."""
+    """Do the next piece of a job. Raises errors of this module and `OutpacedError`; then nothing may be stored."""
     job.worked_at = utc_now()
     book = pricing.current_book()
     if book.version < job.catalogue_version:
@@ -252,6 +281,8 @@ def _advance(job: Repricing) -> None:
         if book.version != job.catalogue_version:
             repricing_preview.begin(job, book.version)
         repricing_preview.preview_piece(job, book)
+        if job.state == RepricingState.PREVIEWED and not job.changed_rows:
+            _finish(job)  # nobody need confirm that nothing changes
         job.save()
     elif book.version != job.catalogue_version:
         raise _PricesMovedError
@@ -260,6 +291,8 @@ def _advance(job: Repricing) -> None:
 
 
 def _run_piece(job: Repricing, book: PriceBook) -> None:
+    if not try_turn(job.workspace_id):
+        raise _NotOurTurnError
     piece = read_piece(job, book, PIECE_ROWS)
     job.cursor = piece.cursor
     job.looked_at_rows += piece.events
@@ -268,9 +301,14 @@ def _run_piece(job: Repricing, book: PriceBook) -> None:
     if piece.changes:
         _rewrite(job, piece.changes)
     if job.cursor >= job.last_id:
-        _close(job, RepricingState.DONE)
+        _finish(job)
         job.save()
-        _record("repricing.finished", job, None)
+
+
+def _finish(job: Repricing) -> None:
+    """End a job that has done all there was to do; the caller saves it."""
+    _close(job, RepricingState.DONE)
+    _record("repricing.finished", job, None)
 
 
 def _rewrite(job: Repricing, changes: Sequence[Change]) -> None:

@@ -25,8 +25,9 @@ SOURCES = (ROLLED_UP, frozenset(ScopeKind.values) - ROLLED_UP)
 TOKENS_SQL = "uncached_input_tokens::bigint + cache_read_tokens + cache_write_tokens + output_tokens"
 _DAY = "date_bin('1 day', {moment}, TIMESTAMPTZ '2000-01-01 00:00:00+00')"
 _FROM_ROLLUPS = f"""
-    SELECT '{{kind}}' AS kind, {{value}} AS value, {_DAY.format(moment="bucket_start")} AS day, sum(cost_usd) AS usd,
-        coalesce(sum({TOKENS_SQL}) FILTER (WHERE NOT is_priced), 0)::bigint AS tokens
+    SELECT '{{kind}}' AS kind, {{value}} AS value, {_DAY.format(moment="bucket_start")} AS day,
+        sum(cost_usd{{times}}) AS usd,
+        coalesce(sum(({TOKENS_SQL}){{times}}) FILTER (WHERE NOT is_priced), 0)::bigint AS tokens
     FROM ingest_rollup
     WHERE workspace_id = %(workspace)s AND data_mode = ANY(%(counted)s::text[]) AND bucket_start >= %(first_day)s
         AND {{condition}}
@@ -34,14 +35,15 @@ _FROM_ROLLUPS = f"""
 """  # noqa: S608 (only constants are put in, also below)
 _FROM_ROWS = f"""
     SELECT '{{kind}}' AS kind, {{value}} AS value, {_DAY.format(moment="occurred_at")} AS day,
-        coalesce(sum(cost_usd), 0) AS usd,
-        coalesce(sum({TOKENS_SQL}) FILTER (WHERE cost_usd IS NULL), 0)::bigint AS tokens
+        coalesce(sum(cost_usd{{times}}), 0) AS usd,
+        coalesce(sum(({TOKENS_SQL}){{times}}) FILTER (WHERE cost_usd IS NULL), 0)::bigint AS tokens
     FROM ingest_event
     WHERE workspace_id = %(workspace)s AND data_mode = ANY(%(counted)s::text[]) AND {{since}} AND {{condition}}
     GROUP BY 2, 3
 """  # noqa: S608
+_OR_LESS = " * CASE WHEN data_mode = ANY(%(less)s::text[]) THEN -1 ELSE 1 END"
 _SINCE_DAY = "occurred_at >= %(first_day)s"
-_SINCE_ID = "id > %(last_id)s"
+_SINCE_ID = f"id > %(last_id)s AND {_SINCE_DAY}"
 _NOTHING = "SELECT '' AS kind, '' AS value, now() AS day, 0::numeric AS usd, 0::bigint AS tokens WHERE FALSE"
 
 # Days and months (period, period_start, kind, value, usd, tokens) of the relation `days`.
@@ -100,23 +102,29 @@ def metered_values(workspace_id: UUID, kinds: Collection[str]) -> dict[str, list
     return found
 
 
-def periods_sql(wanted: Mapping[str, Collection[str] | None]) -> tuple[str, dict[str, Any]]:
-    """The sums of the wanted values by kind (None for all), and the parameters that name these.
+def periods_sql(
+    wanted: Mapping[str, Collection[str] | None], *, is_difference: bool = False, is_newer: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """The sums of the wanted values by kind (None for all; kind "": the whole workspace), and their parameters.
 
     Relations for a WITH, of which `periods` (period, period_start, kind, value, usd, tokens) is it. They also take
-    `workspace`, `counted`, `first_day` and `first_month`.
+    `workspace`, `counted`, `first_day` and `first_month`; of a difference `less`, the data modes to take away; of
+    `is_newer`, which reads raw rows only, `last_id`.
     """
-    branches = [
-        _branch(_FROM_ROLLUPS if kind in ROLLED_UP else _FROM_ROWS, kind, values, since=_SINCE_DAY)
-        for kind, values in wanted.items()
-    ]
-    return _as_periods(" UNION ALL ".join(branches) or _NOTHING), _parameters(wanted)
-
-
-def newer_periods_sql(scope: Scope) -> tuple[str, dict[str, Any]]:
-    """The same of the raw rows of one scope after `last_id`, which it takes instead of `first_day`."""
-    wanted = {scope.kind: scope.values}
-    return _as_periods(_branch(_FROM_ROWS, scope.kind, scope.values, since=_SINCE_ID)), _parameters(wanted)
+    branches = []
+    for kind, values in wanted.items():
+        is_rolled_up = not is_newer and (kind in ROLLED_UP or not kind)
+        value = _value_sql(kind)
+        branch = (_FROM_ROLLUPS if is_rolled_up else _FROM_ROWS).format(
+            kind=kind,
+            value=value,
+            condition=f"{value} IS NOT NULL" if values is None else f"{value} = ANY(%({kind}_values)s::text[])",
+            since=_SINCE_ID if is_newer else _SINCE_DAY,
+            times=_OR_LESS if is_difference else "",
+        )
+        branches.append(branch)
+    parameters = {f"{kind}_values": list(values) for kind, values in wanted.items() if values is not None}
+    return f"days AS ({' UNION ALL '.join(branches) or _NOTHING}), periods AS ({_PERIODS})", parameters
 
 
 def expected_sql(workspace_id: UUID, policy: WorkspacePolicy, kinds: Collection[str]) -> tuple[str, dict[str, Any]]:
@@ -130,19 +138,5 @@ def expected_sql(workspace_id: UUID, policy: WorkspacePolicy, kinds: Collection[
     return sql, parameters | values | first_whole_periods(since)
 
 
-def _as_periods(days: str) -> str:
-    return f"days AS ({days}), periods AS ({_PERIODS})"
-
-
-def _branch(template: str, kind: str, values: Collection[str] | None, *, since: str) -> str:
-    value = _value_sql(kind)
-    condition = f"{kind} IS NOT NULL" if values is None else f"{value} = ANY(%({kind}_values)s::text[])"
-    return template.format(kind=kind, value=value, condition=condition, since=since)
-
-
 def _value_sql(kind: str) -> str:
-    return f"{kind}::text" if kind == ScopeKind.API_KEY_ID else kind
-
-
-def _parameters(wanted: Mapping[str, Collection[str] | None]) -> dict[str, Any]:
-    return {f"{kind}_values": list(values) for kind, values in wanted.items() if values is not None}
+    return f"{kind}::text" if kind == ScopeKind.API_KEY_ID else kind or "''::text"

@@ -5,7 +5,7 @@ lock, but for `prepare`. Every stored event is in the meters of its metered scop
 them. Meters of a scope that is no longer metered may be left over; nobody reads or adds to them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -18,19 +18,17 @@ from django.db.models.functions import Greatest
 from django.db.transaction import TransactionManagementError
 
 from ingest.limit_sets import LimitRow, LimitSet
-from ingest.meters import first_whole_periods
-from ingest.models import LedgerCoverage, Limit, LimitAdjustment, MeteredScope, ScopeKind, WorkspacePolicy
+from ingest.models import Lease, LedgerCoverage, Limit, LimitAdjustment, MeteredScope, ScopeKind, WorkspacePolicy
 from ingest.scope_sums import (
     SOURCES,
     Scope,
     expected_sql,
     is_metered_sql,
-    newer_periods_sql,
-    periods_sql,
     scopes_sql,
     source_from,
     state_of,
 )
+from ingest.sums_ahead import COLUMNS, SumsAhead, wait_for_turn
 from opsmeter_site.lib.clock import utc_now
 
 # By the clock of another process a lease that has just expired here may still be live.
@@ -60,32 +58,9 @@ DELETE FROM ingest_meter WHERE ctid = ANY(ARRAY(
 """  # noqa: S608 (only constants are put in, also below)
 _DELETE_UNMETERED_HOLDS = f"DELETE FROM ingest_hold WHERE {_OF_SCOPE} AND NOT {_IS_METERED}"  # noqa: S608
 
-_LOCK_KIND = "SELECT pg_advisory_xact_lock(hashtext('metered_scope'), hashtext(%(workspace)s || %(kind)s))"
-# The sums of a large workspace fit into memory, and compiling takes longer than it saves.
-_SETTINGS = "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off"
-
-_COLUMNS = "workspace_id, measure, period, period_start, scope_kind, scope_value, value, unpriced_tokens"
 # The values that other limits have had metered already are left out: their meters may know more.
 _DELETE_LEFT_OVER = f"""
 DELETE FROM ingest_meter WHERE {_OF_SCOPE} AND scope_value <> ALL(%(metered)s::text[])
-"""  # noqa: S608
-# One statement, so that the sums are those of exactly the rows up to the id that it answers: of one workspace, ids grow
-# in the order of commits.
-_INSERT_ALL = f"""
-WITH {{periods}}, written AS (
-    INSERT INTO ingest_meter ({_COLUMNS})
-    SELECT %(workspace)s, 'usd', period, period_start, kind, value, usd, tokens
-    FROM periods WHERE value <> ALL(%(metered)s::text[])
-)
-SELECT coalesce(max(id), 0) FROM ingest_event WHERE workspace_id = %(workspace)s
-"""  # noqa: S608
-_ADD_NEWER = f"""
-WITH {{newer}}
-INSERT INTO ingest_meter AS meter ({_COLUMNS})
-SELECT %(workspace)s, 'usd', period, period_start, kind, value, usd, tokens
-FROM periods WHERE value <> ALL(%(metered)s::text[])
-ON CONFLICT (workspace_id, period_start, scope_kind, scope_value, period, measure) DO UPDATE SET
-    value = meter.value + excluded.value, unpriced_tokens = meter.unpriced_tokens + excluded.unpriced_tokens
 """  # noqa: S608
 
 _DELETE_COVERED = f"""
@@ -95,7 +70,7 @@ WHERE workspace_id = %(workspace)s AND scope_kind = ANY(%(kinds)s) AND {_IS_METE
 """  # noqa: S608
 _INSERT_EXPECTED = f"""
 WITH {{expected}}
-INSERT INTO ingest_meter ({_COLUMNS})
+INSERT INTO ingest_meter ({COLUMNS})
 SELECT %(workspace)s, 'usd', period, period_start, kind, value, usd, tokens FROM periods
 """  # noqa: S608
 
@@ -118,11 +93,11 @@ SELECT %(workspace)s, kind, value, expires_at, usd, tokens FROM ({EXPECTED_HOLDS
 class PreparedScope:
     """A scope whose meters this transaction has written, and of what state of the ledger they are.
 
-    They are right, but for rows after `last_id`, as long as that state holds.
+    They are right, but for newer events, as long as that state holds.
     """
 
     scope: Scope
-    last_id: int
+    sums: SumsAhead
     counts_from: datetime | None
     state: tuple[Any, ...]
 
@@ -131,12 +106,11 @@ def prepare(workspace_id: UUID, scope: Scope) -> PreparedScope | None:
     """Write the meters of a scope that a limit is about to be set on, while ingest goes on; None if they are kept.
 
     In the transaction that sets the limit, before that takes the lock: nobody sees the meters until it commits, and
-    nothing is left of one that fails. Takes some 20 s for a million meters. Waits for others that prepare this kind.
+    nothing is left of one that fails. Takes some 20 s for a million meters. Waits for its turn.
     """
     if not connection.in_atomic_block:
         raise TransactionManagementError("A scope is prepared in the transaction that sets its limit.")
-    with connection.cursor() as cursor:
-        cursor.execute(_LOCK_KIND, {"workspace": str(workspace_id), "kind": scope.kind})
+    wait_for_turn(workspace_id)
     metered = MeteredScope.objects.filter(workspace_id=workspace_id, kind=scope.kind)
     if metered.filter(Q(is_each_value=True) | Q(value=scope.value, is_each_value=scope.is_each_value)).exists():
         return None
@@ -161,17 +135,23 @@ def follow_limits(workspace_id: UUID, policy: WorkspacePolicy, prepared: Prepare
 
 def rebuild(workspace_id: UUID, policy: WorkspacePolicy) -> None:
     """Make the scoped meters again, for every period that the ledger still covers; others are left alone."""
-    coverage = LedgerCoverage.of(workspace_id)
     for kinds in SOURCES:
         expected, parameters = expected_sql(workspace_id, policy, kinds)
         with connection.cursor() as cursor:
             cursor.execute(_DELETE_COVERED, parameters)
             cursor.execute(_INSERT_EXPECTED.format(expected=expected), parameters)
-        since = source_from(next(iter(kinds)), coverage)
-        if since is not None:
-            # Of earlier periods there may now be missing what was not counted until now.
-            scopes = MeteredScope.objects.filter(workspace_id=workspace_id, kind__in=kinds)
-            scopes.update(counts_from=Greatest(F("counts_from"), since))
+        note_missing(workspace_id, kinds)
+
+
+def note_missing(workspace_id: UUID, kinds: Collection[str]) -> None:
+    """Say of the scopes of `kinds` (one of `SOURCES`) that meters of periods that have partly expired may lack events.
+
+    Their meters have just been made to count something else; of such periods that is not known any more.
+    """
+    since = source_from(next(iter(kinds)), LedgerCoverage.of(workspace_id))
+    if since is not None:
+        scopes = MeteredScope.objects.filter(workspace_id=workspace_id, kind__in=kinds)
+        scopes.update(counts_from=Greatest(F("counts_from"), since))
 
 
 def rebuild_holds(workspace_id: UUID, policy: WorkspacePolicy) -> None:
@@ -183,6 +163,13 @@ def rebuild_holds(workspace_id: UUID, policy: WorkspacePolicy) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_DELETE_HOLDS, parameters)
         cursor.execute(_INSERT_HOLDS, parameters)
+
+
+def recount_holds(workspace_id: UUID, policy: WorkspacePolicy, changed: Collection[str]) -> None:
+    """Make the holds again if there are leases of the data modes `changed`, which are counted from now on, or not."""
+    leases = Lease.objects.filter(workspace_id=workspace_id, expires_at__gt=utc_now() - _CLOCKS_DIFFER_BY)
+    if leases.filter(data_mode__in=changed, closed_at=None).exists():
+        rebuild_holds(workspace_id, policy)
 
 
 def limit_set_of(workspace_id: UUID) -> LimitSet:
@@ -211,7 +198,7 @@ def _begin(workspace_id: UUID, policy: WorkspacePolicy, scope: Scope, prepared: 
     if wider is not None:
         counts_from = wider.counts_from
     elif prepared is not None and prepared.scope == scope and prepared.state == _state(workspace_id, policy, scope):
-        _add_newer(workspace_id, policy, prepared)
+        prepared.sums.add_newer()
         counts_from = prepared.counts_from
     else:
         counts_from = _write(workspace_id, scope).counts_from
@@ -224,27 +211,12 @@ def _write(workspace_id: UUID, scope: Scope) -> PreparedScope:
     policy = WorkspacePolicy.objects.get(workspace_id=workspace_id)
     state = _state(workspace_id, policy, scope)
     counts_from = source_from(scope.kind, LedgerCoverage.of(workspace_id))
-    periods, values = periods_sql({scope.kind: scope.values})
-    parameters = _parameters(workspace_id, policy, scope) | values | first_whole_periods(None)
-    with connection.cursor() as cursor:
-        cursor.execute(_SETTINGS)
-        cursor.execute(_DELETE_LEFT_OVER, parameters)
-        cursor.execute(_INSERT_ALL.format(periods=periods), parameters)
-        (last_id,) = cursor.fetchone()
-    return PreparedScope(scope, last_id, counts_from, state)
-
-
-def _add_newer(workspace_id: UUID, policy: WorkspacePolicy, prepared: PreparedScope) -> None:
-    newer, values = newer_periods_sql(prepared.scope)
-    parameters = _parameters(workspace_id, policy, prepared.scope) | values | first_whole_periods(None)
-    with connection.cursor() as cursor:
-        cursor.execute(_ADD_NEWER.format(newer=newer), parameters | {"last_id": prepared.last_id})
-
-
-def _parameters(workspace_id: UUID, policy: WorkspacePolicy, scope: Scope) -> dict[str, Any]:
     metered = _metered_values(workspace_id, scope.kind)
-    counted = policy.counted_data_modes
-    return {"workspace": workspace_id, "counted": counted, "metered": metered} | scope._asdict()
+    parameters: dict[str, Any] = {"workspace": workspace_id, "metered": metered} | scope._asdict()
+    with connection.cursor() as cursor:
+        cursor.execute(_DELETE_LEFT_OVER, parameters)
+    sums = SumsAhead(workspace_id, {scope.kind: scope.values}, policy.counted_data_modes, left_out=metered)
+    return PreparedScope(scope, sums.written_to("ingest_meter"), counts_from, state)
 
 
 def _state(workspace_id: UUID, policy: WorkspacePolicy, scope: Scope) -> tuple[Any, ...]:

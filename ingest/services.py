@@ -14,8 +14,9 @@ import structlog
 from django.db import Error, connection, transaction
 from django.db.models import F, Q
 
-from ingest import meters, scoped_meters
+from ingest import meters, recounting, scoped_meters
 from ingest.models import Limit, UnpricedPolicy, WorkspacePolicy
+from ingest.recounting import PreparedModes
 from ingest.scope_sums import Scope
 from ingest.scoped_meters import PreparedScope
 from opsmeter_site.lib.clock import utc_now
@@ -56,6 +57,15 @@ def prepare_scope(workspace_id: UUID, kind: str, value: str, is_each_value: bool
     For `put_limit`, which otherwise does it under the lock, while ingest waits. Call it first in the same transaction.
     """
     return scoped_meters.prepare(workspace_id, Scope(kind, value, is_each_value)) if kind else None
+
+
+def prepare_data_modes(workspace_id: UUID, counted_data_modes: Sequence[str]) -> PreparedModes | None:
+    """Work out what counting these data modes changes; nothing if they are counted already.
+
+    For `set_budget_policy`, which otherwise does it under the lock, while ingest waits. Call it first in the same
+    transaction. Raises `WorkspacePolicy.DoesNotExist`.
+    """
+    return recounting.prepare(workspace_id, counted_data_modes)
 
 
 @transaction.atomic
@@ -150,18 +160,24 @@ def set_plan_policy(workspace_id: UUID, **facts: Any) -> None:
 
 
 @transaction.atomic
-def set_budget_policy(workspace_id: UUID, *, observe_mode: bool, counted_data_modes: Sequence[str]) -> None:
-    """Store the budgets' part of the policy. A change of the counted data modes rebuilds the USD meters.
+def set_budget_policy(
+    workspace_id: UUID,
+    *,
+    observe_mode: bool,
+    counted_data_modes: Sequence[str],
+    prepared: PreparedModes | None = None,
+) -> None:
+    """Store the budgets' part of the policy. A change of the counted data modes moves the USD meters.
 
-    It also records what the rebuilt meters have crossed.
+    It also records what they have crossed then. `prepared` (see `prepare_data_modes`) only saves time.
     """
     policy = lock_ledger(workspace_id)
-    modes_changed = set(policy.counted_data_modes) != set(counted_data_modes)
+    changed = set(policy.counted_data_modes) ^ set(counted_data_modes)
+    if changed:
+        recounting.recount(workspace_id, policy, counted_data_modes, prepared)
     policy.observe_mode = observe_mode
     policy.counted_data_modes = sorted(counted_data_modes)
     policy.save(update_fields=["observe_mode", "counted_data_modes"])
-    if modes_changed:
-        meters.rebuild(workspace_id, policy)
-        scoped_meters.rebuild(workspace_id, policy)
-        scoped_meters.rebuild_holds(workspace_id, policy)
+    if changed:
+        scoped_meters.recount_holds(workspace_id, policy, changed)
         meters.record_crossings(workspace_id, utc_now())

@@ -25,10 +25,14 @@ _ZERO = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class ReplayedCrossing:
-    """A threshold that would have been crossed, by the event that was received then. `share` 1: over the limit."""
+    """A threshold that would have been crossed, by the event that was received then. `share` 1: over the limit.
+
+    `threshold_usd` is set if the threshold is one in USD.
+    """
 
     crossed_at: datetime
     share: Decimal
+    threshold_usd: Decimal | None
     level_usd: Decimal
     spend_usd: Decimal
 
@@ -48,13 +52,18 @@ class ReplayedPeriod:
     refused_usd: Decimal
     crossings: tuple[ReplayedCrossing, ...]
 
+    @property
+    def told(self) -> list[ReplayedCrossing]:
+        """The crossings that people would have been told: of those at one moment, the highest."""
+        return list({crossing.crossed_at: crossing for crossing in self.crossings}.values())
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetReplay:
     """The answer: every period (and value) in which something would have happened, oldest first, and sums. USD.
 
     USD is as the budget counts it: with its estimates for events without a price. The sums are those of all events that
-    occurred in `[start, end)`, and `alerts` is the number of thresholds that would have been crossed in it.
+    occurred in `[start, end)`, and `alerts` is how often people would have been told of crossings in it.
     `exact_from` is set if events before it are no longer stored one by one: there only the sums of quarter hours are
     known, and a quarter hour is taken as one event. `known_from` is set if of the time before it nothing is known.
     """
@@ -98,7 +107,7 @@ def replay_budget(workspace_id: UUID, draft: BudgetDraft, now: datetime, days: i
         sent_usd=usd,
         refused_requests=sum(each.shown_refused for each in walked),
         refused_usd=sum((each.shown_refused_usd for each in walked), _ZERO),
-        alerts=sum(crossing.crossed_at >= start for each in found for crossing in each.crossings),
+        alerts=sum(crossing.crossed_at >= start for each in found for crossing in each.told),
         periods=tuple(found),
         known_from=known_from,
     )
@@ -167,7 +176,7 @@ def _replayed(period: Period, walked: Walked, levels: Sequence[Level]) -> Replay
 
 def _crossings(step: Step, levels: Sequence[Level]) -> list[ReplayedCrossing]:
     return [
-        ReplayedCrossing(step.at, level.share, level.amount, step.after)
+        ReplayedCrossing(step.at, level.share, level.usd, level.amount, step.after)
         for level in levels
         if level.is_crossed(Measure.USD, step.after) and not level.is_crossed(Measure.USD, step.before)
     ]

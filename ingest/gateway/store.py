@@ -117,10 +117,11 @@ FROM json_to_recordset(%s::json) AS k(w uuid, t timestamptz)
 WHERE policy.workspace_id = k.w AND (policy.leases_until IS NULL OR policy.leases_until < k.t)
 """
 _ADD_CROSSINGS = """
-INSERT INTO ingest_limitcrossing (limit_id, period_start, scope_value, threshold, amount, value, crossed_at)
-SELECT limit_id, period_start, scope_value, threshold, amount, value, crossed_at FROM json_to_recordset(%s::json)
-AS r(limit_id uuid, period_start timestamptz, scope_value text, threshold numeric, amount numeric, value numeric,
-  crossed_at timestamptz)
+INSERT INTO ingest_limitcrossing
+  (limit_id, period_start, scope_value, threshold, threshold_usd, amount, value, crossed_at)
+SELECT limit_id, period_start, scope_value, threshold, threshold_usd, amount, value, crossed_at
+FROM json_to_recordset(%s::json) AS r(limit_id uuid, period_start timestamptz, scope_value text, threshold numeric,
+  threshold_usd numeric, amount numeric, value numeric, crossed_at timestamptz)
 ON CONFLICT DO NOTHING
 """
 
@@ -237,6 +238,7 @@ def _crossing_rows(ledger: WorkspaceLedger) -> list[dict[str, Any]]:
             "period_start": counter.key.period_start,
             "scope_value": counter.key.scope_value if terms.row.is_each_value else "",
             "threshold": level.share,
+            "threshold_usd": level.usd,
             "amount": terms.amount,
             "value": value,
             "crossed_at": ledger.now,

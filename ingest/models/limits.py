@@ -12,6 +12,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
+from opsmeter_site.lib import formats
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import Period
 from workspaces.models import Workspace
@@ -186,7 +187,12 @@ class LimitCrossing(models.Model):
     scope_value = models.CharField(
         max_length=200, blank=True, default="", db_default="", help_text="Whose meter it was, of a limit on each value."
     )
-    threshold = models.DecimalField(max_digits=13, decimal_places=12)
+    threshold = models.DecimalField(
+        max_digits=13, decimal_places=12, help_text="As a share of `amount`; 1 means over the limit."
+    )
+    threshold_usd = models.DecimalField(
+        max_digits=24, decimal_places=12, null=True, help_text="Of a threshold that is set in USD; null: a share."
+    )
     amount = models.DecimalField(max_digits=24, decimal_places=12, help_text="The limit's amount at that moment.")
     value = models.DecimalField(max_digits=24, decimal_places=12, help_text="The meter after the commit that crossed.")
     crossed_at = models.DateTimeField()
@@ -197,11 +203,23 @@ class LimitCrossing(models.Model):
     class Meta:
         indexes = (models.Index(fields=["id"], condition=models.Q(claimed_at=None), name="crossing_unclaimed"),)
         constraints = (
-            # A changed amount is a new promise: its thresholds can be crossed again in the same period.
+            # A changed amount is a new promise: its shares can be crossed again in the same period. USD stay the same.
             models.UniqueConstraint(
-                fields=["limit", "period_start", "scope_value", "threshold", "amount"], name="crossing_once_a_period"
+                fields=["limit", "period_start", "scope_value", "threshold", "amount"],
+                condition=models.Q(threshold_usd=None),
+                name="crossing_once_a_period",
+            ),
+            models.UniqueConstraint(
+                fields=["limit", "period_start", "scope_value", "threshold_usd"],
+                condition=models.Q(threshold_usd__isnull=False),
+                name="crossing_of_usd_once_a_period",
             ),
         )
 
     def __str__(self) -> str:
-        return f"{self.limit.name} at {self.threshold:.0%} ({self.period_start:%Y-%m-%d})"
+        return f"{self.limit.name} at {self.threshold_text} ({self.period_start:%Y-%m-%d})"
+
+    @property
+    def threshold_text(self) -> str:
+        """The threshold as it was set: a share, or an amount."""
+        return formats.share(self.threshold) if self.threshold_usd is None else formats.usd_exact(self.threshold_usd)

@@ -23,7 +23,7 @@ class Repricing(models.Model):
     """One job over the workspace's events of `[start, end)` of chosen models, at one version of the catalogue.
 
     `cursor` is the id of the last event that the present pass (preview or run) has looked at, `last_id` that of the
-    newest event when the job was asked for: later ones are priced as they arrive.
+    newest event when the job was asked for, or confirmed: later ones are priced as they arrive.
     """
 
     workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="repricings")

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import time_machine
 from django.db import transaction
 
 from alerts.findings import Finding
@@ -29,6 +30,14 @@ def set_budget(opened: OpenedWorkspace, **changes: Any) -> None:
 def spend(opened: OpenedWorkspace, usd: str) -> None:
     """The workspace has spent so much in the running day and month: meters and crossings as ingest leaves them."""
     _count(opened, "usd", [Period.DAY, Period.MONTH], Decimal(usd))
+
+
+def spend_in_steps(opened: OpenedWorkspace, *usd: str) -> None:
+    """The same, after one commit for each of these: the last one now, the others in the seconds before."""
+    now = utc_now()
+    for seconds, amount in zip(reversed(range(len(usd))), usd, strict=True):
+        with time_machine.travel(now - timedelta(seconds=seconds), tick=False):
+            spend(opened, amount)
 
 
 def use_requests(opened: OpenedWorkspace, number: int) -> None:

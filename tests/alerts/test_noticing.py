@@ -7,6 +7,7 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from alerts.composing import compose
 from alerts.models import Alert, AlertKind, AlertState, ChannelKind, Handling, Severity
 from alerts.noticing import notice_crossings, raise_alerts
 from ingest.models import Limit, LimitCrossing
@@ -19,12 +20,12 @@ from tests.alerts.telling import (
     add_channel,
     alerts_of,
     finding,
-    kinds_of,
     messages_of,
     send,
     set_alerts,
     set_budget,
     spend,
+    spend_in_steps,
     told,
     use_requests,
 )
@@ -83,16 +84,45 @@ def test_a_crossing_is_noticed_once(opened):
     assert len(alerts_of(opened)) == len(messages_of(opened)) == 1
 
 
-def test_warning_and_limit_crossed_at_once_are_two_alerts_in_one_message_the_worst_first(opened):
+def test_warning_and_limit_crossed_at_once_are_one_alert_about_the_limit(opened):
     set_budget(opened, daily_limit_usd=Decimal(50))
     spend(opened, "51.2")
+    assert [notice(), notice()] == [2, 0]
+    [exceeded] = alerts_of(opened)
+    assert (exceeded.kind, exceeded.severity) == ("budget_exceeded", "critical")
+    assert exceeded.title == "Daily budget exceeded: $51.20 of $50.00"
+    assert exceeded.text == (
+        "Spend in the UTC day 2026-06-15 is above the daily budget: $51.20 of $50.00 (102.4%). "
+        "Passed at the same time: 80.0%. "
+        "Your LLM calls keep running, and telemetry is taken (soft stop). "
+        "The day ends on 2026-06-16 at 00:00 UTC."
+    )
+    [message] = messages_of(opened)
+    assert told(message) == ["budget_exceeded"]
+    assert compose(message).title == exceeded.title
+
+
+def test_warning_and_limit_crossed_one_after_the_other_are_two_alerts_the_worst_first(opened):
+    set_budget(opened, daily_limit_usd=Decimal(50))
+    spend_in_steps(opened, "45", "51.2")
     assert notice() == 2
-    assert kinds_of(opened) == ["budget_exceeded", "budget_warning"]
     [message] = messages_of(opened)
     assert told(message) == ["budget_exceeded", "budget_warning"]
-    exceeded = Alert.objects.get(workspace=opened.workspace, kind=AlertKind.BUDGET_EXCEEDED)
-    assert exceeded.title == "Daily budget exceeded: $51.20 of $50.00"
-    assert "is above the daily budget: $51.20 of $50.00 (102.4%)." in exceeded.text
+    assert compose(message).title == "2 alerts: Daily budget exceeded: $51.20 of $50.00 and 1 more"
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "lowered"])
+def test_a_budget_that_is_over_when_it_is_saved_is_one_alert(opened, is_new):
+    spend(opened, "30")
+    if not is_new:
+        set_budget(opened, daily_limit_usd=Decimal(100))
+    set_budget(opened, daily_limit_usd=Decimal(10))
+    assert notice() == 2
+    [exceeded], [message] = alerts_of(opened), messages_of(opened)
+    assert exceeded.title == "Daily budget exceeded: $30.00 of $10.00"
+    assert told(message) == ["budget_exceeded"]
+    assert exceeded.text.count("Passed at the same time: 80.0%.") == 1
+    assert LimitCrossing.objects.filter(limit__workspace=opened.workspace).count() == 2
 
 
 def test_day_and_month_of_one_workspace_share_a_message_too(opened):
@@ -100,7 +130,7 @@ def test_day_and_month_of_one_workspace_share_a_message_too(opened):
     spend(opened, "70")
     assert notice() == 4
     [message] = messages_of(opened)
-    assert message.alerts.count() == 4
+    assert told(message) == ["budget_exceeded", "budget_exceeded"]
     monthly = Alert.objects.get(workspace=opened.workspace, metric="usd.month", severity="critical")
     assert "Spend in the UTC month 2026-06 is above the monthly budget" in monthly.text
     assert "The month ends on 2026-07-01 at 00:00 UTC." in monthly.text
@@ -109,7 +139,7 @@ def test_day_and_month_of_one_workspace_share_a_message_too(opened):
 def test_pagerduty_gets_a_message_for_each_alert(opened):
     add_channel(opened, ChannelKind.PAGERDUTY)
     set_budget(opened, daily_limit_usd=Decimal(50))
-    spend(opened, "51")
+    spend_in_steps(opened, "45", "51")
     notice()
     assert [told(each) for each in messages_of(opened, channel_kind="pagerduty")] in (
         [["budget_exceeded"], ["budget_warning"]],
@@ -190,8 +220,7 @@ def test_a_raised_limit_that_is_crossed_again_alerts_again(opened, clock):
     set_budget(opened, daily_limit_usd=Decimal(100))
     spend(opened, "101")
     assert notice() == 2
-    assert kinds_of(opened) == ["budget_exceeded"] * 2 + ["budget_warning"] * 2
-    assert [told(message) for message in messages_of(opened)] == [["budget_exceeded", "budget_warning"]] * 2
+    assert [told(message) for message in messages_of(opened)] == [["budget_exceeded"]] * 2
 
 
 def test_a_new_day_alerts_again(opened, clock):
@@ -256,7 +285,7 @@ def test_crossings_of_many_workspaces_are_each_told_in_their_own():
         set_budget(each, daily_limit_usd=Decimal(50))
         spend(each, "51")
     assert notice() == 10
-    assert all(len(alerts_of(each)) == 2 and len(messages_of(each)) == 1 for each in several)
+    assert all(len(alerts_of(each)) == len(messages_of(each)) == 1 for each in several)
 
 
 def test_looking_for_nothing_is_one_query():

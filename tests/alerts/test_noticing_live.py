@@ -2,7 +2,6 @@
 
 from decimal import Decimal
 
-from alerts.models import Severity
 from alerts.noticing import notice_crossings
 from opsmeter_site.lib.clock import utc_now
 from tests.alerts.telling import alerts_of, messages_of, set_budget, told
@@ -13,10 +12,11 @@ def test_the_event_that_goes_over_the_budget_is_in_the_inbox_and_on_its_way(mete
     set_budget(meter.opened, daily_limit_usd=Decimal("0.00008"))
     # Each costs 0.000045 USD: the second one crosses the warning and the limit.
     assert [meter.send().status for _ in range(2)] == [200, 200]
-    notice_crossings(utc_now())
-    warning, exceeded = sorted(alerts_of(meter.opened), key=lambda alert: Severity(alert.severity).rank)
-    assert (warning.kind, exceeded.kind) == ("budget_warning", "budget_exceeded")
+    assert notice_crossings(utc_now()) == 2
+    [exceeded] = alerts_of(meter.opened)
+    assert exceeded.kind == "budget_exceeded"
+    assert "Passed at the same time: 80.0%." in exceeded.text
     assert exceeded.title == "Daily budget exceeded: $0.000090 of $0.000080"
     assert exceeded.facts["spend"] == "0.00009"
     [message] = messages_of(meter.opened)
-    assert told(message) == ["budget_exceeded", "budget_warning"]
+    assert told(message) == ["budget_exceeded"]

@@ -1,5 +1,6 @@
 """Crossings of limits on a scope are told by its name; those of limits on each value together, and not without end."""
 
+from dataclasses import fields
 from decimal import Decimal
 
 import pytest
@@ -9,15 +10,20 @@ from alerts.alert_facts import facts_of, figures_of
 from alerts.composing import compose
 from alerts.models import Handling
 from alerts.noticing import notice_crossings
+from alerts.recovery import recover
 from alerts.telling import scope_in_words
-from alerts.value_texts import MOST_SENT_A_DAY
+from alerts.value_texts import MOST_KEPT, MOST_SENT_A_DAY
 from alerts.what_changed import what_changed
-from ingest.models import LimitCrossing, ScopeKind
+from ingest import meters
+from ingest.models import LimitCrossing, Meter, ScopeKind
+from ingest.services import LimitSpec, put_limit
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.periods import day_of
 from tests.alerts.telling import (
     DAY,
     HOUR,
     MINUTE,
+    NOON,
     alerts_of,
     kinds_of,
     limit_on,
@@ -73,22 +79,76 @@ def test_every_scope_and_threshold_is_told_once(opened, kind, threshold, is_each
     assert len(messages_of(opened)) == 1
 
 
-def test_a_share_an_amount_and_the_limit_are_said_as_they_were_set(opened):
+def test_a_share_an_amount_and_the_limit_are_said_as_they_were_set(opened, clock):
     limit_on(opened, TENANT, "acme", thresholds_usd=(Decimal("32.5"),), enforce=True)
-    spend_on(opened, TENANT, acme="50.5")
-    assert notice() == 3
+    for usd in ("33", "42", "50.5"):
+        clock.shift(MINUTE)
+        spend_on(opened, TENANT, acme=usd)
+        assert notice() == 1
     assert [alert.text.partition(":")[0] for alert in alerts_of(opened, kind="budget_warning")] == [
         "Spend of tenant acme in the UTC day 2026-06-15 has reached $32.50 of the budget “The cap”",
         "Spend of tenant acme in the UTC day 2026-06-15 has reached 80.0% of the budget “The cap”",
-    ]
-    assert [alert.title for alert in alerts_of(opened, kind="budget_warning")] == [
-        "The cap (Tenant acme): past $32.50, 101.0% used ($50.50 of $50.00)",
-        "The cap (Tenant acme): past 80.0%, 101.0% used ($50.50 of $50.00)",
     ]
     [exceeded] = alerts_of(opened, kind="budget_exceeded")
     assert exceeded.title == "The cap (Tenant acme) exceeded: $50.50 of $50.00"
     assert exceeded.is_urgent
     assert "matching telemetry is refused with 402" in exceeded.text
+
+
+def test_thresholds_of_one_scope_that_are_passed_at_once_are_one_alert(opened):
+    limit_on(opened, TENANT, "acme", thresholds_usd=(Decimal("32.5"), Decimal(40)))
+    spend_on(opened, TENANT, acme="42")
+    assert notice() == 3
+    [alert] = alerts_of(opened)
+    assert alert.title == "The cap (Tenant acme): 84.0% used ($42.00 of $50.00)"
+    assert "has reached 80.0% of the budget" in alert.text
+    assert "Passed at the same time: $32.50, $40.00." in alert.text
+
+
+def test_a_threshold_that_is_set_below_spend_is_told_although_a_higher_one_was(opened, clock):
+    limit = limit_on(opened, TENANT, "acme")
+    spend_on(opened, TENANT, acme="42")
+    notice()
+    clock.shift(MINUTE)
+    put_again(opened, limit, thresholds=(Decimal("0.6"), Decimal("0.8"), Decimal(1)))
+    assert notice() == 1
+    assert alerts_of(opened)[-1].title == "The cap (Tenant acme): past 60.0%, 84.0% used ($42.00 of $50.00)"
+
+
+# Each changes what the amount in force is.
+OTHER_AMOUNTS = {
+    "raised": {"raised_amount": Decimal(100), "raised_until": NOON + 6 * HOUR},
+    "larger": {"amount": Decimal(80)},
+    "smaller": {"amount": Decimal(42)},
+}
+
+
+@pytest.mark.parametrize("is_each_value", [False, True], ids=["one", "each"])
+@pytest.mark.parametrize("other", OTHER_AMOUNTS)
+def test_a_threshold_in_usd_is_told_once_a_period_whatever_the_limit_is(opened, clock, other, is_each_value):
+    limit = limit_on(
+        opened, TENANT, "" if is_each_value else "acme", thresholds=(Decimal(1),), thresholds_usd=(Decimal(40),)
+    )
+    spend_on(opened, TENANT, acme="40.5")
+    assert notice() == 1
+    assert "has reached $40.00 of the budget “The cap”: $40.50 of $50.00" in alerts_of(opened)[0].text
+    clock.shift(MINUTE)
+    limit = put_again(opened, limit, **OTHER_AMOUNTS[other])
+    assert [notice(), recover(utc_now())] == [0, 0]
+    spend_on(opened, TENANT, acme="41")
+    put_again(opened, limit, amount=Decimal(50), raised_amount=None, raised_until=None)
+    assert [notice(), recover(utc_now())] == [0, 0]
+    assert len(alerts_of(opened, state="open")) == len(messages_of(opened)) == 1
+    clock.shift(DAY)
+    spend_on(opened, TENANT, acme="40.5")
+    assert notice() == 1
+
+
+def put_again(opened, limit, **changes):
+    """The same limit, saved with changes."""
+    limit.refresh_from_db()
+    spec = {field.name: getattr(limit, field.name) for field in fields(LimitSpec)}
+    return put_limit(opened.workspace.pk, limit.source, LimitSpec(**spec | changes))
 
 
 def test_a_name_that_says_its_scope_is_not_said_twice(opened):
@@ -171,7 +231,7 @@ def test_what_moved_spend_looks_at_the_scope_where_sums_know_it(opened):
 def test_values_that_cross_together_are_one_alert_that_names_the_largest(opened):
     limit_on(opened, TENANT)
     spend_on(opened, TENANT, **{f"t{n:02}": f"{51 + n}" for n in range(37)}, small="42")
-    # Warning and limit of 37, the warning of one more.
+    # Warning and limit of 37, of which the limit is told, and the warning of one more.
     assert notice() == 75
     [exceeded] = alerts_of(opened, kind="budget_exceeded")
     assert exceeded.title == "The cap exceeded by 37 tenants, most by t36 ($87.00 of $50.00)"
@@ -180,9 +240,25 @@ def test_values_that_cross_together_are_one_alert_that_names_the_largest(opened)
     assert "t26 " not in exceeded.text
     assert len(exceeded.facts["scope_values"]) == 37
     [warning] = alerts_of(opened, kind="budget_warning")
-    assert warning.title == "The cap: threshold reached by 38 tenants, most by t36 ($87.00 of $50.00)"
+    assert warning.title == "The cap (Tenant small): 84.0% used ($42.00 of $50.00)"
     [message] = messages_of(opened)
     assert told(message) == ["budget_exceeded", "budget_warning"]
+
+
+def test_thousands_of_values_at_once_are_one_message_of_bounded_size(opened):
+    limit = limit_on(opened, TENANT, thresholds_usd=(Decimal(30),))
+    start = day_of(utc_now()).start
+    key = {"workspace": opened.workspace, "measure": "usd", "period": "day", "period_start": start}
+    Meter.objects.bulk_create(
+        Meter(**key, scope_kind=TENANT, scope_value=f"{n:05}{'x' * 195}", value=Decimal(51 + n)) for n in range(2_000)
+    )
+    meters.record_crossings(opened.workspace.pk, utc_now(), [limit])
+    assert [notice(), notice()] == [6_000, 0]
+    [exceeded], [message] = alerts_of(opened), messages_of(opened)
+    assert exceeded.title.startswith("The cap exceeded by 2,000 tenants, most by 01999xxx")
+    assert len(exceeded.facts["scope_values"]) == MOST_KEPT
+    assert len(compose(message).mail.html) < 30_000
+    assert recover(utc_now()) == 0
 
 
 def test_later_values_are_another_alert_that_names_only_them(opened, clock):

@@ -11,7 +11,7 @@ from alerts.models import Action, Alert, AlertKind, ChannelKind, Handling
 from alerts.noticing import notice_crossings, raise_alerts
 from alerts.recovery import recover
 from alerts.services import reopen, resolve
-from ingest.models import Limit, Meter
+from ingest.models import Limit, LimitCrossing, Meter
 from opsmeter_site.lib.clock import utc_now
 from tests.alerts.telling import (
     DAY,
@@ -26,6 +26,7 @@ from tests.alerts.telling import (
     set_alerts,
     set_budget,
     spend,
+    spend_in_steps,
     told,
     use_requests,
 )
@@ -38,9 +39,9 @@ TOMORROW = NOON.replace(day=16, hour=0)
 
 
 def exceed(opened, usd="51", **settings):
-    """A daily budget of $50 is exceeded, and that has been told."""
+    """A daily budget of $50 is near its limit, then exceeded, and that has been told."""
     set_budget(opened, daily_limit_usd=Decimal(50), **settings)
-    spend(opened, usd)
+    spend_in_steps(opened, "45", usd)
     notice_crossings(utc_now())
     send(opened)
 
@@ -87,6 +88,18 @@ def test_until_the_period_ends_nothing_is_over(opened, clock):
     exceed(opened)
     clock.move_to(TOMORROW - timedelta(seconds=1))
     assert recover(utc_now()) == 0
+
+
+def test_late_events_that_exceed_a_limit_of_yesterday_are_told_and_that_it_is_over_is_not(opened, clock):
+    set_budget(opened, daily_limit_usd=Decimal(50))
+    spend(opened, "51")
+    clock.move_to(TOMORROW)
+    LimitCrossing.objects.update(crossed_at=TOMORROW)
+    notice_crossings(utc_now())
+    assert recover(utc_now()) == 1
+    assert states(opened) == {"budget_exceeded": ("resolved", "A new period began")}
+    assert "The day ended on 2026-06-16 at 00:00 UTC." in alerts_of(opened)[0].text
+    assert [told(message) for message in messages_of(opened)] == [["budget_exceeded"]]
 
 
 def test_a_warning_alone_is_over_without_a_word(opened, clock):
@@ -228,7 +241,7 @@ def test_a_held_message_says_itself_that_it_has_cleared(opened, clock):
     set_alerts(opened, **NIGHT)
     clock.move_to(NOON.replace(hour=23))
     set_budget(opened, daily_limit_usd=Decimal(50))
-    spend(opened, "51")
+    spend_in_steps(opened, "45", "51")
     notice_crossings(utc_now())
     clock.move_to(TOMORROW)
     assert recover(utc_now()) == 2

@@ -23,6 +23,7 @@ from tests.alerts.telling import (
     set_alerts,
     set_budget,
     spend,
+    spend_in_steps,
     told,
 )
 from tests.factories import make_workspace
@@ -129,7 +130,7 @@ def test_every_channel_and_every_address_gets_a_message(opened):
 def test_a_channel_hears_only_of_what_is_bad_enough(opened):
     add_channel(opened, ChannelKind.SLACK, minimum_severity=CRITICAL)
     set_budget(opened, daily_limit_usd=Decimal(50))
-    spend(opened, "51")
+    spend_in_steps(opened, "45", "51")
     notice_crossings(utc_now())
     [slack] = messages_of(opened, channel_kind="slack")
     assert told(slack) == ["budget_exceeded"]
@@ -310,7 +311,7 @@ def test_a_hard_stop_passes_quiet_hours_and_takes_its_warning_along(opened, cloc
     set_alerts(opened, **NIGHT)
     set_budget(opened, daily_limit_usd=Decimal(50), **settings)
     clock.move_to(EVENING)
-    spend(opened, "51")
+    spend_in_steps(opened, "45", "51")
     notice_crossings(utc_now())
     messages = messages_of(opened)
     assert [message.hold for message in messages] == holds

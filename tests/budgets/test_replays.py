@@ -77,6 +77,20 @@ def test_each_threshold_is_told_once_and_what_comes_after_the_limit_is_refused(w
     assert found.alerts == 3
 
 
+def test_thresholds_that_one_event_passes_are_told_once_as_the_highest(workspace):
+    sent(workspace, (TODAY, 1), (TODAY + HOUR, 11))
+    found = replay(workspace, thresholds=(Decimal("0.5"), Decimal("0.8")), thresholds_usd=(Decimal(5),))
+    (day,) = found.periods
+    assert [(each.share, each.threshold_usd) for each in day.crossings] == [
+        (Decimal("0.5"), 5),
+        (Decimal("0.5"), None),
+        (Decimal("0.8"), None),
+        (1, None),
+    ]
+    assert [each.share for each in day.told] == [1]
+    assert found.alerts == 1
+
+
 def test_a_soft_stop_tells_the_same_and_refuses_nothing(workspace):
     sent(workspace, *((TODAY + n * HOUR, 4) for n in range(6)))
     found = replay(workspace, enforcement="soft")

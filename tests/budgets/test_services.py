@@ -1,7 +1,8 @@
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from budgets.models import Budget, BudgetSettings
 from budgets.selectors import BudgetValues, budget_values
@@ -11,6 +12,7 @@ from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput, NotFound
 from opsmeter_site.lib.periods import day_of
 from tests.factories import make_workspace
+from tests.ledger import make_event
 from workspaces.models import AuditEntry
 
 pytestmark = pytest.mark.django_db
@@ -182,11 +184,33 @@ def test_a_workspace_without_a_policy_is_not_found(opened):
         change(opened, daily_limit_usd=Decimal(5))
 
 
-def test_changed_data_modes_recount_the_spend():
-    opened = make_workspace()
-    now = datetime.now(UTC)
-    spend(opened, 7)
-    change(opened, counted_data_modes=["demo"])
-    # There are no roll-ups, so nothing is counted now.
-    values = Meter.objects.filter(workspace=opened.workspace, measure="usd", period_start=day_of(now).start)
-    assert sum(meter.value for meter in values) == 0
+def test_changed_data_modes_recount_the_spend(opened):
+    for mode, usd in (("real", 7), ("demo", 2)):
+        make_event(opened.workspace, data_mode=mode, cost_usd=Decimal(usd), occurred_at=utc_now())
+    change(opened, daily_limit_usd=Decimal(2), counted_data_modes=["demo"])
+    assert _spent_today(opened) == 2
+    assert {(row.threshold, row.value) for row in LimitCrossing.objects.filter(limit__workspace=opened.workspace)} == {
+        (Decimal("0.8"), 2)
+    }
+    change(opened, counted_data_modes=["real", "demo"])
+    assert _spent_today(opened) == 9
+
+
+def _spent_today(opened):
+    meter = Meter.objects.get(
+        workspace=opened.workspace, measure="usd", period="day", period_start=day_of(utc_now()).start
+    )
+    return meter.value
+
+
+def test_other_data_modes_are_added_up_before_ingest_has_to_wait(opened):
+    """Whatever reads all that is stored comes before the first lock."""
+    make_event(opened.workspace, data_mode="test", cost_usd=Decimal(2), occurred_at=utc_now())
+    with CaptureQueriesContext(connection) as queries:
+        change(opened, counted_data_modes=["real", "test"])
+    statements = [query["sql"] for query in queries]
+    locked = next(place for place, sql in enumerate(statements) if "FOR NO KEY UPDATE" in sql)
+    sums = [place for place, sql in enumerate(statements) if "max(id)" in sql]
+    assert sums
+    assert max(sums) < locked
+    assert _spent_today(opened) == 2

@@ -11,6 +11,7 @@ from budgets.services import update_budget_settings
 from ingest.audit import audit_workspace
 from ingest.models import Event, Meter, Refusal
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.periods import to_wire
 from tests.conftest import payload
 from tests.factories import make_workspace
 from tests.servers import Crowd, serve
@@ -32,7 +33,9 @@ def meter_of(workspace_id, measure):
 def test_quota_is_exact(server):
     limit, distinct, repeats = 1_000, 3_000, 1_000
     opened = make_workspace("pro", monthly_requests=limit, requests_per_minute=NO_RATE)
-    bodies = [payload(externalRequestId=f"q-{number}") for number in range(distinct)]
+    # Said, so that all of them are of one quarter hour, day and month whenever this runs.
+    at = to_wire(utc_now())
+    bodies = [payload(externalRequestId=f"q-{number}", createdAt=at) for number in range(distinct)]
     bodies += [dict(random.choice(bodies)) for _ in range(repeats)]
     random.shuffle(bodies)
 
@@ -60,9 +63,14 @@ def test_hard_stop_is_exact(server):
     opened = make_workspace("pro", requests_per_minute=NO_RATE)
     limit = Decimal("0.05")
     update_budget_settings(opened.workspace, acting_user=opened.owner, daily_limit_usd=limit, enforcement="hard")
-    costs = random.Random(7)
+    costs, at = random.Random(7), to_wire(utc_now())
     bodies = [
-        payload(externalRequestId=f"h-{number}", outputTokens=costs.randint(1, 300), inputTokens=costs.randint(1, 999))
+        payload(
+            externalRequestId=f"h-{number}",
+            createdAt=at,
+            outputTokens=costs.randint(1, 300),
+            inputTokens=costs.randint(1, 999),
+        )
         for number in range(1_500)
     ]
 

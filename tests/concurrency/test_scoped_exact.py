@@ -1,5 +1,6 @@
 """Overlapping hard budgets under 64 clients: every decision is the one that the stored order says."""
 
+import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 from django.db import transaction
 
+from budgets.services import update_budget_settings
 from ingest.audit import audit_workspace
 from ingest.models import CatalogVersion, Event, Limit, LimitCrossing, Meter, ModelPrice, Refusal
 from ingest.models.prices import SINCE_EVER
 from ingest.scopes import wire_name
 from ingest.services import LimitSpec, drop_limit, prepare_scope, put_limit
 from opsmeter_site.lib.clock import utc_now
+from opsmeter_site.lib.periods import to_wire
 from tests.conftest import payload
 from tests.factories import make_workspace
 from tests.servers import Crowd, Sent, Server, serve
@@ -125,11 +128,31 @@ def test_a_limit_that_is_set_while_events_arrive_counts_each_of_them_once(server
     }
 
 
+def test_other_data_modes_that_are_counted_while_events_arrive_count_each_of_them_once(server: Server) -> None:
+    opened = make_workspace("pro", requests_per_minute=NO_RATE)
+    for kind, value in (("tenant_id", "acme"), ("user_id", ""), ("model", "")):
+        _put(opened.workspace.id, Hard(kind, value, "month", NO_LIMIT))
+    modes = itertools.cycle((["real", "test"], ["test"], ["real"]))
+    bodies = [body | {"dataMode": "test" if number % 3 else "real"} for number, body in enumerate(_bodies())]
+    rounds = 0
+
+    with Crowd(server, opened.api_key_plain, bodies) as crowd:
+        while rounds < 6 or len(crowd.sent) < 1_000:
+            update_budget_settings(opened.workspace, acting_user=opened.owner, counted_data_modes=next(modes))
+            rounds += 1
+
+    assert len(_ids(crowd.sent, 200)) == 2_000
+    report = audit_workspace(opened.workspace.id, utc_now())
+    assert report.is_exact, report.to_json()
+
+
 def _bodies() -> list[dict[str, Any]]:
-    dice = random.Random(23)
+    """Events of one moment: of one quarter hour, day and month whenever this runs."""
+    dice, at = random.Random(23), to_wire(utc_now())
     return [
         payload(
             externalRequestId=f"s-{number}",
+            createdAt=at,
             provider=HOST,
             model=dice.choices(list(MODELS), (3, 1))[0],
             tenantId=dice.choice(TENANTS),

@@ -40,11 +40,11 @@ def asked(opened: Any, **changes: Any) -> Repricing:
     return repricing.request_repricing(opened.workspace, acting_user=opened.owner, **wish | changes)
 
 
-def worked_on(job: Repricing, state: RepricingState) -> Repricing:
-    """The job after the workers' sweeps; fails if it does not come to `state`."""
+def worked_on(job: Repricing, *states: RepricingState) -> Repricing:
+    """The job after the workers' sweeps; fails if it does not come to one of `states`."""
     repricing.work_on_repricings(30)
     job.refresh_from_db()
-    assert job.state == state, job.error
+    assert job.state in states, job.error
     return job
 
 
@@ -60,8 +60,9 @@ def run(job: Repricing, opened: Any) -> Repricing:
 
 
 def repriced(opened: Any, **changes: Any) -> Repricing:
-    """A re-pricing from the wish to its end."""
-    return run(previewed(opened, **changes), opened)
+    """A re-pricing from the wish to its end; one that finds nothing to change ends without being confirmed."""
+    job = worked_on(asked(opened, **changes), RepricingState.PREVIEWED, RepricingState.DONE)
+    return job if job.state == RepricingState.DONE else run(job, opened)
 
 
 def costs(workspace: Workspace, **fields: Any) -> list[Decimal | None]:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
@@ -22,6 +23,7 @@ from workspaces.models import AuditEntry
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("empty_catalogue")]
 
 HOUR = timedelta(hours=1)
+ZONE = ZoneInfo("Europe/Berlin")
 QUERIES = 20
 # 70 uncached and 30 cached input tokens at 2 USD, 50 output tokens at 8 USD per 1M.
 NEW_COST = Decimal("0.0006")
@@ -31,7 +33,7 @@ NEW_COST = Decimal("0.0006")
 def cast():
     """A workspace in Berlin, and a catalogue of one model: 2 USD in, 8 USD out."""
     bring_in(says(usd("2", "8")), aliases=[("gpt-latest", "gpt")])
-    return make_cast("pro", timezone="Europe/Berlin")
+    return make_cast("pro", timezone=ZONE.key)
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def stored(cast, number=3, **fields):
 
 
 def wish(**fields):
-    """What the form sends for yesterday and today."""
-    today = utc_now().date()
+    """What the form sends for yesterday and today, as the workspace's clock has them."""
+    today = utc_now().astimezone(ZONE).date()
     asked = {"provider": "openai", "models_sent": ["gpt"], "only_unpriced": "no", "reason": "It was missing"}
     return asked | {"start": f"{today - timedelta(days=1)}", "end": f"{today}"} | fields
 
@@ -297,8 +299,8 @@ def test_budgets_of_running_periods_are_told_before(cast, admin):
         source="budgets",
         source_id="tiny",
     )
-    stored(cast, occurred_at=utc_now() - timedelta(seconds=30), number=1)
-    stored(cast, occurred_at=utc_now() - timedelta(seconds=20), number=1)
+    for _ in range(2):
+        stored(cast, occurred_at=utc_now(), number=1)
     job = previewed(admin)
     rows = page(admin.get("repricing", args={"repricing_id": job.pk})).all("table")
     told = [row for table in rows for row in table.rows() if row[0].startswith("Tiny")]

@@ -2,7 +2,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.ranges import RANGE_NAMES, choose_range, day_range
@@ -73,6 +73,7 @@ class TestPrevious:
         assert before.first_day == date(2026, 11, 13)
         assert before.end == datetime(2026, 11, 14, 8, 30, tzinfo=UTC)
 
+    @settings(deadline=None)
     @given(zone=st.sampled_from(ZONES), length=st.integers(1, 90), minutes=st.integers(0, 400 * 24 * 60))
     def test_it_lies_within_the_days_before(self, zone: str, length: int, minutes: int) -> None:
         now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
@@ -143,6 +144,7 @@ class TestChooseRange:
         assert choice.name == "7d"
         assert "fortnight" in choice.error
 
+    @settings(deadline=None)
     @given(name=st.sampled_from(RANGE_NAMES) | st.text(), first=st.text(), last=st.text())
     def test_any_text_gives_a_range(self, name: str, first: str, last: str) -> None:
         choice = choose_range({"range": name, "from": first, "to": last}, BERLIN, NOW)

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import InternalError, connection
 from django.test.utils import CaptureQueriesContext
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import reports, retention
@@ -319,6 +319,7 @@ def test_ranges_of_every_length(zone: str, is_summed: bool) -> None:
 latencies = st.lists(st.integers(0, 86_400_000) | st.integers(0, 3_000), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(latencies=latencies, share=st.floats(0.01, 0.99))
 def test_a_percentile_is_at_most_five_percent_off(latencies: list[int], share: float) -> None:
     bins: dict[int, int] = {}

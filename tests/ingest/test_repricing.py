@@ -11,7 +11,7 @@ from ingest import repricing
 from ingest.cost_explained import as_charged, charge_of
 from ingest.models import Event, RepricingState, Rollup, SummarySpan
 from ingest.scopes import ScopeKind
-from ingest.summaries import summarise_all
+from ingest.summaries import summarise_workspace
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.periods import day_of, to_wire
 from tests.conftest import Client
@@ -198,7 +198,7 @@ def test_a_repeat_of_a_repriced_event_is_told_its_new_cost(meter: Client, model:
 
 def test_summaries_over_the_events_are_made_again(meter: Client, model: str) -> None:
     send(meter, model, createdAt=to_wire(utc_now() - timedelta(days=9)))
-    summarise_all(utc_now(), seconds=20)
+    summarise_workspace(meter.workspace_id, utc_now())
     spans = SummarySpan.objects.filter(workspace_id=meter.workspace_id)
     assert spans.exists()
     assert not spans.filter(is_stale=True).exists()

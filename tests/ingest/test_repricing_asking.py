@@ -6,18 +6,19 @@ from typing import Any
 import pytest
 
 from ingest import repricing
-from ingest.models import RepricingState
+from ingest.models import CatalogVersion, RepricingState
 from ingest.retention import purge_workspace
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import InvalidInput, NotAllowed, NotFound
 from tests.conftest import Client
-from tests.ingest.repricings import asked, previewed, price, run, worked_on
+from tests.ingest.repricings import asked, previewed, price, repriced, worked_on
 from tests.ledger import make_event
 from workspaces.models import AuditEntry
 
 
 def test_a_wish_is_stored_with_what_it_is_about(meter: Client) -> None:
     now = utc_now()
+    CatalogVersion.objects.update(changed_at=now - timedelta(minutes=1))
     events = [
         make_event(meter.opened.workspace, model=name, occurred_at=now - timedelta(minutes=20))
         for name in ("gpt-4o", "gpt-4o", "o1")
@@ -67,6 +68,8 @@ def test_one_at_a_time_in_each_workspace(meter: Client, client_of: Any) -> None:
 
 def test_only_a_finished_preview_is_confirmed_and_only_once(meter: Client) -> None:
     owner = meter.opened.owner
+    price("confirmed-once", "2")
+    make_event(meter.opened.workspace, provider="openai", model="confirmed-once", occurred_at=utc_now())
     job = asked(meter.opened)
     for step in (repricing.run_repricing, repricing.preview_again):
         with pytest.raises(NotAllowed):
@@ -78,12 +81,19 @@ def test_only_a_finished_preview_is_confirmed_and_only_once(meter: Client) -> No
 
 
 def test_what_is_over_cannot_be_cancelled(meter: Client) -> None:
-    job = run(previewed(meter.opened), meter.opened)
+    job = repriced(meter.opened)
     with pytest.raises(NotAllowed, match="finished already"):
         repricing.cancel_repricing(job, acting_user=meter.opened.owner)
     job.delete()
     with pytest.raises(NotFound):
         repricing.cancel_repricing(job, acting_user=meter.opened.owner)
+
+
+def test_a_preview_that_finds_nothing_ends_by_itself_and_the_next_may_be_asked_for(meter: Client) -> None:
+    job = worked_on(asked(meter.opened), RepricingState.DONE)
+    assert job.finished_at is not None
+    assert AuditEntry.objects.filter(workspace=meter.opened.workspace, action="repricing.finished").exists()
+    asked(meter.opened)
 
 
 def test_a_cancelled_preview_is_not_worked_on(meter: Client) -> None:

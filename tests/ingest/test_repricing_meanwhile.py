@@ -12,10 +12,12 @@ from ingest import pricing, repricing
 from ingest.cleanup import delete_rows
 from ingest.models import Repricing, RepricingState
 from ingest.scopes import ScopeKind
+from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.errors import NotAllowed
 from tests.conftest import Client, payload
 from tests.factories import OperatorFactory
 from tests.ingest.repricings import (
+    DAY,
     HOST,
     MILLION,
     asked,
@@ -31,7 +33,8 @@ from tests.ingest.repricings import (
     todays_meters,
     worked_on,
 )
-from tests.ledger import assert_exact
+from tests.ingest.scoped_limits import put_prepared
+from tests.ledger import assert_exact, make_event
 from tests.together import run_together
 from workspaces.models import AuditEntry
 
@@ -104,6 +107,42 @@ def test_events_deleted_while_a_piece_is_worked_out_are_left_out(
     assert_exact(meter.opened.workspace)
 
 
+def test_whoever_sets_a_limit_has_the_right_of_way(client_of: Any, model: str) -> None:
+    """What its scope adds up to would otherwise be void, and be added up again while ingest waits."""
+    busy, other = client_of(), client_of()
+    for client in (busy, other):
+        send(client, model)
+    price(model, "2")
+    jobs = [previewed(client.opened) for client in (busy, other)]
+    for job in jobs:
+        repricing.run_repricing(job, acting_user=busy.opened.owner)
+
+    sums = put_prepared(busy.opened.workspace, "tenant_id", meanwhile=lambda: repricing.work_on_repricings(0.3))
+
+    assert sums == 1
+    for job in jobs:
+        job.refresh_from_db()
+    assert [(job.state, job.changed_rows) for job in jobs] == [("running", 0), ("done", 1)]
+    worked_on(jobs[0], RepricingState.DONE)
+    assert costs(busy.opened.workspace) == [2]
+    assert_exact(busy.opened.workspace)
+
+
+def test_events_that_a_process_still_stores_by_the_old_prices_are_priced_again(meter: Client, model: str) -> None:
+    """For some seconds after a change of prices there are such processes."""
+    send(meter, model)
+    price(model, "2")
+    job = previewed(meter.opened, end=utc_now() + DAY)
+    stale = {"provider": HOST, "model": model, "cost_usd": None}
+    make_event(meter.opened.workspace, occurred_at=utc_now(), **stale)
+
+    run(job, meter.opened)
+
+    assert None not in costs(meter.opened.workspace)
+    assert (job.changed_rows, len(costs(meter.opened.workspace))) == (2, 2)
+    assert_exact(meter.opened.workspace)
+
+
 def test_the_job_goes_on_where_the_last_sweep_ended(meter: Client, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repricing, "PIECE_ROWS", 2)
     for _ in range(5):
@@ -134,11 +173,11 @@ def test_a_failure_is_told_and_other_jobs_go_on(client_of: Any, model: str, monk
         return read(job, *rest)
 
     monkeypatch.setattr(repricing.repricing_preview, "read_piece", fails_for_one)
-    worked_on(jobs[1], RepricingState.PREVIEWED)
+    worked_on(jobs[1], RepricingState.DONE)
     jobs[0].refresh_from_db()
     assert (jobs[0].state, jobs[0].error[:21]) == ("failed", "Something went wrong.")
     monkeypatch.undo()
-    previewed(broken.opened)
+    repriced(broken.opened)
 
 
 def test_a_finished_job_says_in_the_audit_log_what_it_did(meter: Client, model: str) -> None:

@@ -373,9 +373,8 @@ class TestHolds:
 
 class TestRaisesThatEnd:
     def test_a_limit_that_is_over_without_its_raise_is_told_once(self, workspace: Workspace) -> None:
-        now = utc_now()
-        make_event(workspace, cost_usd=Decimal(15), occurred_at=now)
-        until = now + timedelta(hours=1)
+        make_event(workspace, cost_usd=Decimal(15), occurred_at=NOON)
+        until = NOON + timedelta(hours=1)
         limit = put(workspace, "", amount=Decimal(10), raised_amount=Decimal(100), raised_until=until)
         version = WorkspacePolicy.objects.get(workspace=workspace).limits_version
 

@@ -64,7 +64,7 @@ def simulated(workspace: Workspace, draft: BudgetDraft, days: int, keys: Mapping
     replay = replay_budget(workspace.pk, draft, now, days)
     periods = [each for each in replay.periods if each.crossings or each.refused_requests]
     periods.sort(key=lambda each: (each.window.start, each.refused_usd, each.sent_usd), reverse=True)
-    crossings = [crossing for each in periods for crossing in each.crossings if crossing.crossed_at >= replay.start]
+    crossings = [crossing for each in periods for crossing in each.told if crossing.crossed_at >= replay.start]
     sums = _by_value(draft, periods, keys) if draft.is_each_value else []
     exceeded = sum(crossing.share >= OVER for crossing in crossings)
     return Simulated(
@@ -111,7 +111,7 @@ def _by_value(draft: BudgetDraft, periods: Sequence[ReplayedPeriod], keys: Mappi
     sums = [
         ValueSum(
             name=value_in_words(draft.scope_kind, value, keys),
-            alerts=sum(len(each.crossings) for each in found),
+            alerts=sum(len(each.told) for each in found),
             refused_requests=sum(each.refused_requests for each in found),
             refused_usd=sum((each.refused_usd for each in found), _ZERO),
         )

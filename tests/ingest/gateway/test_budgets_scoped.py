@@ -279,11 +279,48 @@ def test_thresholds_in_usd_and_shares_are_crossed_once_and_named_by_value(meter)
     crossings = LimitCrossing.objects.filter(limit__workspace_id=meter.workspace_id).order_by(
         "scope_value", "threshold"
     )
-    assert [(one.scope_value, one.threshold) for one in crossings] == [
-        ("t", Decimal("0.25")),
-        ("t", Decimal("0.5")),
-        ("t", Decimal(1)),
-        ("u", Decimal("0.25")),
+    assert [(one.scope_value, one.threshold, one.threshold_usd) for one in crossings] == [
+        ("t", Decimal("0.25"), EVENT_USD),
+        ("t", Decimal("0.5"), None),
+        ("t", Decimal(1), None),
+        ("u", Decimal("0.25"), EVENT_USD),
+    ]
+
+
+@pytest.mark.parametrize("is_each_value", [False, True], ids=["one", "each"])
+def test_a_threshold_in_usd_is_crossed_once_a_period_whatever_the_limit_is(meter, is_each_value):
+    scope = {"scope_kind": "tenant_id", "scope_value": "" if is_each_value else "t", "is_each_value": is_each_value}
+    rule = {"enforce": False, "thresholds": (Decimal("0.5"), Decimal(1)), "thresholds_usd": (EVENT_USD * 2,), **scope}
+    one = limit(meter, EVENT_USD * 8, source_id="one", **rule)
+    for _ in range(2):
+        meter.send(tenantId="t")
+    # Shares of another amount are other promises, an amount is the same.
+    for amount in (EVENT_USD * 3, EVENT_USD * 6, EVENT_USD * 8):
+        limit(meter, amount, source_id="one", **rule)
+    adjust(one, -EVENT_USD, "t" if is_each_value else "")
+    for _ in range(2):
+        meter.send(tenantId="t")
+
+    crossings = LimitCrossing.objects.filter(limit=one).order_by("pk")
+    assert [(row.threshold_usd, row.threshold, row.amount / EVENT_USD) for row in crossings] == [
+        (EVENT_USD * 2, Decimal("0.25"), 8),
+        (None, Decimal("0.5"), 3),
+    ]
+
+
+def test_a_share_and_an_amount_that_meet_are_two_thresholds(meter):
+    rule = {"enforce": False, "thresholds": (Decimal("0.5"), Decimal(1)), "thresholds_usd": (EVENT_USD,)}
+    rule |= {"source_id": "one", "scope_kind": "tenant_id", "scope_value": "t"}
+    one = limit(meter, EVENT_USD * 2, **rule)
+    meter.send(tenantId="t")
+    limit(meter, EVENT_USD * 4, **rule)
+    meter.send(tenantId="t")
+
+    crossings = LimitCrossing.objects.filter(limit=one).order_by("pk")
+    assert [(row.threshold_usd, row.amount / EVENT_USD) for row in crossings] == [
+        (EVENT_USD, 2),
+        (None, 2),
+        (None, 4),
     ]
 
 

@@ -21,7 +21,7 @@ from opsmeter_site.lib.forms import add_refusal
 from opsmeter_site.lib.htmx import wants_part
 from opsmeter_site.lib.toasts import toast_with_undo
 from workspaces.access import WorkspaceAccess, require_role
-from workspaces.models import AuditEntry, Role
+from workspaces.models import AuditEntry, Role, Workspace
 from workspaces.pages import workspace_page
 
 _CHANGED = "budgets.changed"
@@ -70,7 +70,7 @@ def _save(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
             raise BudgetsChanged(stored)
         at_once = consequences(workspace.pk, stored, form.values, workspace.timezone, utc_now())
         if at_once and not form.cleaned_data["confirmed"]:
-            return _second_question(request, at_once)
+            return _second_question(request, workspace, at_once)
         change = change_budgets(
             workspace, acting_user=access.user, seen=form.cleaned_data["version"], values=form.values
         )
@@ -88,14 +88,14 @@ def _save(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
     return redirect(address)
 
 
-def _second_question(request: HttpRequest, at_once: list[str]) -> HttpResponse:
+def _second_question(request: HttpRequest, workspace: Workspace, at_once: list[str]) -> HttpResponse:
     data = request.POST.copy()
     data["confirmed"] = "on"
     context = {
         "title": "Save these budgets?",
         "consequences": at_once,
         "confirm_label": "Save the budgets",
-        "cancel_url": request.path,
+        "form_url": reverse("settings-budgets-preview", args=[workspace.slug]),
         "form": ConfirmationForm(data),
     }
     return render(request, "console/confirm.html", context)

@@ -7,14 +7,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from budgets.models import Budget, Enforcement
-from budgets.scoped.drafts import draft_of
 from budgets.scoped.replays import BudgetReplay, ReplayedPeriod
 from budgets.scoped.selectors import BudgetStanding
 from budgets.scoped.serializers import FIELD_NAMES, PERIOD_NAMES, thresholds_json
 from budgets.scoped.words import notes
 from ingest.models import Lease, LimitAdjustment
 from ingest.scopes import wire_name
-from opsmeter_site.lib.periods import Window
+from opsmeter_site.lib.periods import Window, to_wire
 from opsmeter_site.lib.wire import plain_number
 from workspaces.audit_words import name_of
 from workspaces.models import AuditEntry
@@ -23,6 +22,7 @@ MOST_PERIODS = 1_000
 _UTC = ZoneInfo("UTC")
 _ZERO = Decimal(0)
 _HUNDRED = Decimal(100)
+_MOMENTS = {"raised_until", "period_start"}
 
 
 def budget_json(standing: BudgetStanding, now: datetime) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def budget_json(standing: BudgetStanding, now: datetime) -> dict[str, Any]:
         "eachValue": budget.is_each_value,
         "period": PERIOD_NAMES[budget.period],
         "limitUsd": budget.limit_usd,
-        "thresholds": thresholds_json(draft_of(budget)),
+        "thresholds": thresholds_json(budget.thresholds, budget.thresholds_usd),
         "enforcement": budget.enforcement,
         "unpriced": budget.unpriced,
         "estimateUsdPer1MTokens": budget.estimate_usd_per_1m,
@@ -179,8 +179,14 @@ def _period(period: ReplayedPeriod) -> dict[str, Any]:
 
 def _facts(values: Mapping[str, Any]) -> dict[str, Any]:
     """What an audit entry stored, as the wire calls and writes it."""
-    names = FIELD_NAMES | {"adjusted_usd": "amountUsd", "thresholds_usd": "thresholdsUsd"}
-    return {names.get(name) or _camel(name): _fact(name, value) for name, value in values.items()}
+    names = FIELD_NAMES | {"adjusted_usd": "amountUsd"}
+    facts = {names.get(name) or _camel(name): _fact(name, value) for name, value in values.items()}
+    if "thresholds" in values:
+        shares, amounts = (
+            [Decimal(number) for number in values.get(name) or ()] for name in ("thresholds", "thresholds_usd")
+        )
+        facts["thresholds"] = thresholds_json(shares, amounts)
+    return facts
 
 
 def _camel(name: str) -> str:
@@ -193,6 +199,10 @@ def _fact(name: str, value: Any) -> Any:
         return [_fact(name, each) for each in value]
     if name == "scope_kind":
         return wire_name(value)
+    if name == "scope_value":
+        return value or None
+    if name in _MOMENTS and value:
+        return to_wire(datetime.fromisoformat(value))
     if name == "period":
         return PERIOD_NAMES.get(value, value)
     is_number = "usd" in name or name == "thresholds" or name.endswith("_ratio")

@@ -68,31 +68,31 @@ class DraftForm(forms.Form):
 
     scope_kind = forms.ChoiceField(label="What it covers", choices=ScopeKind.choices)
     which = forms.ChoiceField(
-        label="Of these",
+        label="One value or each",
         choices=[(_ONE, "One value"), (_EACH, "Each value by itself, also new ones")],
         widget=forms.RadioSelect,
         initial=_ONE,
     )
     scope_value = forms.CharField(
-        label="Which one",
+        label="Value",
         required=False,
         widget=forms.TextInput(attrs={"list": VALUES_ID, "autocomplete": "off"}),
-        help_text="As it is sent, letter by letter; API keys by their name. Nothing for each value.",
+        help_text="As events send it, letter by letter; an API key by its name.",
     )
     period = forms.ChoiceField(
-        label="Over", choices=BudgetPeriod.choices, widget=forms.RadioSelect, initial=BudgetPeriod.DAY.value
+        label="Period", choices=BudgetPeriod.choices, widget=forms.RadioSelect, initial=BudgetPeriod.DAY.value
     )
     limit_usd = LimitField(label="Limit (USD)", required=True)
     thresholds = ThresholdsField(
-        label="Told at",
-        help_text="Such as <code>50%, 80%, 20 USD</code>. Going over the limit is always told.",
+        label="Alert at",
+        help_text="Such as <code>50%, 80%, 20 USD</code>. Going over the limit always alerts.",
     )
     enforcement = forms.ChoiceField(
         label="When it is exceeded",
         choices=Enforcement.choices,
         widget=forms.RadioSelect,
         initial=Enforcement.SOFT.value,
-        help_text="Only telemetry of what the budget covers is refused.",
+        help_text="A hard stop refuses telemetry of what the budget covers, and nothing else.",
     )
     unpriced = forms.ChoiceField(
         label="Requests without a price",
@@ -101,7 +101,7 @@ class DraftForm(forms.Form):
         initial=UnpricedPolicy.IGNORE.value,
     )
     estimate_usd_per_1m = PriceField(
-        label="Assumed price (USD per 1M tokens)", help_text="Only to count them at an assumed price."
+        label="Assumed price (USD per 1M tokens)", help_text="For input and output tokens alike."
     )
     name = forms.CharField(
         label="Name",

@@ -11,7 +11,7 @@ from budgets.scoped.selectors import BudgetStanding
 from ingest.limits import Level
 from opsmeter_site.lib.charts.gauge import GaugeState
 from opsmeter_site.lib.charts.scale import ZERO, percent
-from opsmeter_site.lib.formats import usd
+from opsmeter_site.lib.formats import usd, usd_exact
 
 _SIGNS = {GaugeState.NORMAL: "✓", GaugeState.WARNING: "!", GaugeState.EXCEEDED: "✕"}
 _WHOLE = Decimal(1)
@@ -31,14 +31,14 @@ def budget_gauge(gauge_id: str, name: str, standing: BudgetStanding, levels: Seq
     """
     state = state_of(standing)
     bar = _Bar(max(standing.spend_usd, ZERO), standing.held_usd, standing.limit_usd)
-    amount, of_limit = usd(standing.spend_usd), f"of {usd(standing.limit_usd)}"
+    amount, of_limit = usd(standing.spend_usd), f"of {usd_exact(standing.limit_usd)}"
     held = f"{usd(bar.held)} held by leases" if bar.held else ""
     more = f" <span>+ {escape(held)}</span>" if held else ""
-    marks = [level.amount for level in levels if level.amount < standing.limit_usd]
-    told = f"told at {', '.join(usd(mark) for mark in marks)}" if marks else ""
-    used = f"{_state_in_words(state, standing.spend_usd, marks)}, {bar.used}% used"
-    key = f'<span class="gauge-key">{escape(told)}</span>' if told else ""
-    spoken = ". ".join(text for text in (f"{amount} {of_limit}", held, used, told) if text)
+    marks = sorted({level.amount for level in levels if level.amount < standing.limit_usd})
+    alerts = f"alerts at {', '.join(usd_exact(mark) for mark in marks)}" if marks else ""
+    used = f"{_state_in_words(state, standing.spend_usd, marks)}, {bar.used} used"
+    key = f'<span class="gauge-key">{escape(alerts)}</span>' if alerts else ""
+    spoken = ". ".join(text for text in (f"{amount} {of_limit}", held, used, alerts) if text)
     return SafeString(
         f'<div class="chart-gauge budget-gauge gauge-{state}"><p class="gauge-figures">'
         f"<strong>{escape(amount)}</strong> {escape(of_limit)}{more}</p>"
@@ -71,8 +71,9 @@ class _Bar:
 
     @property
     def used(self) -> str:
-        """Rounded down, so that 100% means reached."""
-        return f"{int(self.spent * 100 / self.limit):,}"
+        """Rounded down, so that 100% means reached, and 0% that nothing is spent."""
+        whole = int(self.spent * 100 / self.limit)
+        return f"{whole:,}%" if whole or not self.spent else "under 1%"
 
     def drawing(self, gauge_id: str, marks: Sequence[Decimal]) -> str:
         limit, spent = self.limit / self.end, self.spent / self.end

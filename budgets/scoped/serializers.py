@@ -1,5 +1,6 @@
 """The JSON of budgets under `/v1/budgets`, key for key, and how a wish becomes a draft."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -423,7 +424,7 @@ class LeaseListSerializer(serializers.Serializer[Any]):
     nextCursor = serializers.CharField(allow_null=True)  # noqa: N815
 
 
-def thresholds_json(draft: BudgetDraft) -> list[dict[str, Decimal]]:
+def thresholds_json(shares: Iterable[Decimal], amounts: Iterable[Decimal]) -> list[dict[str, Decimal]]:
     """Thresholds as they are written, with the one that is always told."""
-    shares = [{"percent": NumberField().to_representation(share * _HUNDRED)} for share in (*draft.thresholds, OVER)]
-    return [*shares, *({"usd": NumberField().to_representation(usd)} for usd in draft.thresholds_usd)]
+    percents = [{"percent": NumberField().to_representation(share * _HUNDRED)} for share in (*shares, OVER)]
+    return [*percents, *({"usd": NumberField().to_representation(usd)} for usd in amounts)]

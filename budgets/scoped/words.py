@@ -1,5 +1,6 @@
 """Budgets in words: what one says, how fast it is used up, and what a reader of its figures has to know."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -10,7 +11,7 @@ from budgets.scoped.drafts import BudgetDraft
 from budgets.scoped.outlook import Outlook, TrackRecord
 from budgets.scoped.selectors import BudgetStanding
 from ingest.models import UnpricedPolicy
-from opsmeter_site.lib.formats import count, usd, usd_exact
+from opsmeter_site.lib.formats import count, usd, usd_change, usd_exact
 from opsmeter_site.lib.wire import plain_number
 
 _HUNDRED = Decimal(100)
@@ -40,7 +41,7 @@ def described(draft: BudgetDraft) -> list[tuple[str, str]]:
     return [
         ("Name", draft.name),
         ("Limit", f"{usd_exact(plain_number(draft.limit_usd))} a UTC {draft.period}"),
-        ("Told at", thresholds_in_words(draft) or "Only over the limit"),
+        ("Alert at", thresholds_in_words(draft) or "Only over the limit"),
         ("When it is exceeded", str(Enforcement(draft.enforcement).label)),
         ("Requests without a price", str(UnpricedPolicy(draft.unpriced).label)),
         ("Assumed price", "–" if price is None else f"{usd_exact(plain_number(price))} per 1M tokens"),
@@ -79,9 +80,34 @@ def exhausted_in_words(outlook: Outlook, zone: ZoneInfo, now: datetime) -> str:
         return f"Not before the {ahead.period} ends"
     earliest = about(ahead.earliest_at, zone, now)
     if ahead.expected_at is None:
-        return f"Perhaps, at the earliest about {earliest}"
+        return f"Perhaps, at the earliest about {earliest} ({zone.key})"
     expected = about(ahead.expected_at, zone, now)
-    return f"About {expected}" + ("" if earliest == expected else f", at the earliest {earliest}")
+    return f"About {expected}" + ("" if earliest == expected else f", at the earliest {earliest}") + f" ({zone.key})"
+
+
+def outcome_in_words(applied: Sequence[BudgetStanding]) -> str:
+    """What hard stops make of one more event to which all of `applied` apply."""
+    enforced = [standing for standing in applied if standing.is_enforced]
+    refusing = [standing.budget for standing in enforced if standing.is_exceeded]
+    if refusing:
+        return f"Telemetry like this is refused now (402), by {_names(refusing)}."
+    blocking = [standing.budget for standing in enforced if standing.budget.unpriced == UnpricedPolicy.BLOCK]
+    if blocking:
+        return f"Telemetry like this is refused (402) if its model has no price, by {_names(blocking)}."
+    return "No budget refuses telemetry like this now."
+
+
+def _names(budgets: Sequence[Budget]) -> str:
+    *first, last = [f"“{budget.name}”" for budget in budgets]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def unpriced_in_words(budget: Budget) -> str:
+    """What it makes of requests without a price: "Counts at $5.00 per 1M tokens"."""
+    price = budget.estimate_usd_per_1m
+    if budget.unpriced == UnpricedPolicy.ESTIMATE and price is not None:
+        return f"Counts at {usd_exact(plain_number(price))} per 1M tokens"
+    return "Is refused" if budget.unpriced == UnpricedPolicy.BLOCK else "Counts as nothing"
 
 
 def record_in_words(record: TrackRecord | None) -> str:
@@ -108,5 +134,5 @@ def notes(standing: BudgetStanding, zone: ZoneInfo) -> list[str]:
         tokens = f"{count(standing.unpriced_tokens)} token{'' if standing.unpriced_tokens == 1 else 's'}"
         found.append(f"{tokens} had no price. {_UNPRICED_WORDS[UnpricedPolicy(standing.budget.unpriced)]}.")
     if standing.adjusted_usd:
-        found.append(f"Adjusted by hand: {usd(standing.adjusted_usd)} of it.")
+        found.append(f"Adjusted by hand by {usd_change(standing.adjusted_usd)}.")
     return found

@@ -130,8 +130,19 @@ def test_the_history_tells_what_changed_in_the_words_of_the_api(owner, opened):
     )
     assert newest["by"] == (opened.owner.name or opened.owner.email)
     assert (newest["old"]["limitUsd"], newest["new"]["limitUsd"]) == (50, Decimal("60.5"))
-    assert (newest["old"]["thresholds"], newest["new"]["thresholds"], newest["new"]["thresholdsUsd"]) == (
-        [Decimal("0.5"), Decimal("0.8")],
-        [],
-        [5],
+    assert (newest["old"]["thresholds"], newest["new"]["thresholds"]) == (
+        [{"percent": 50}, {"percent": 80}, {"percent": 100}],
+        [{"percent": 100}, {"usd": 5}],
     )
+
+
+def test_the_history_writes_moments_and_values_as_the_rest_of_the_api_does(owner):
+    budget = create(owner)
+    until = to_wire(utc_now() + timedelta(days=1))
+    owner.send("POST", place(budget, "raise"), {"limitUsd": 75, "until": until, "reason": "Launch"})
+    made = body_of(owner.send("POST", place(budget, "adjustments"), {"amountUsd": 1, "reason": "Bill"}), 201)
+    adjusted, raised, _ = body_of(owner.get(place(budget, "history")))["entries"]
+    assert raised["new"]["raisedUntil"] == until
+    assert {name: adjusted["new"][name] for name in ("amountUsd", "scopeValue", "periodStart")} == {
+        name: made[name] for name in ("amountUsd", "scopeValue", "periodStart")
+    }

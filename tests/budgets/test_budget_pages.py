@@ -122,7 +122,7 @@ def test_a_card_says_what_holds_and_until_when(cast):
     lease(cast, 1)
     shown = look(cast).one("article")
     assert "$4.00 of $20.00 + $0.50 held by leases" in shown.text
-    assert "told at $8.00, $10.00" in shown.text
+    assert "alerts at $8.00, $10.00" in shown.text
     assert "Hard stop" in shown.text
     assert "Raised until Tue 19:00" in shown.text
     assert "Left $15.50" in shown.text
@@ -145,6 +145,15 @@ def test_near_is_what_has_passed_the_last_threshold(cast, spent, words):
     assert words in look(cast).one("article").text
 
 
+def test_a_little_is_not_nothing_and_small_limits_are_exact(cast):
+    spend(cast, "0.0001")
+    budget_on(cast, limit="0.125")
+    shown = look(cast).one("article").text
+    assert "of $0.125" in shown
+    assert "under 1% used" in shown
+    assert "alerts at $0.0625, $0.10" in shown
+
+
 def test_what_leases_hold_above_the_rest_is_no_overspend(cast):
     spend(cast, 9)
     budget_on(cast)
@@ -158,7 +167,7 @@ def test_a_budget_on_each_value_says_how_many_are_near_and_over(cast):
     budget_on(cast, "", is_each_value=True)
     shown = look(cast).one("article")
     assert "Each tenant, a UTC day" in shown.text
-    assert "3 seen, 2 past a threshold, 1 over" in shown.text
+    assert "3 seen, 1 past a threshold, 1 over" in shown.text
     assert [item.one("code").text for item in shown.one("ul", "budget-top").all("li")] == ["a", "b", "c"]
 
 
@@ -294,7 +303,7 @@ def test_a_raise_holds_until_a_moment_of_the_workspaces_clocks(cast):
     (raised, created) = (item.text for item in page(answer).one("ul", "budget-history").all("li"))
     assert "The admin raised" in raised
     assert "Raised to – → $25.00 Until – → 10 Nov 2026, 18:00 Why – → A launch" in raised
-    assert "Limit $10.00 Told at shares 50%, 80%" in created
+    assert "Limit $10.00 Alert at 50%, 80%" in created
     client.post(url(cast, "budget-raise-end", budget.pk))
     assert "$0.00 of $10.00" in look(cast, "budget", budget.pk).text
 
@@ -345,7 +354,7 @@ def test_an_adjustment_counts_and_is_listed(cast):
     client.post(adjust, {"usd": "−1.50", "reason": "Credit note 7"})
     shown = look(cast, "budget", budget.pk)
     assert "$2.50 of $10.00" in shown.text
-    assert "Adjusted by hand: −$1.50 of it." in shown.text
+    assert "Adjusted by hand by −$1.50." in shown.text
     assert ["10 Nov 2026, 13:00", "10 Nov 2026", "−$1.50", "Credit note 7", "The admin"] in shown.rows()
     refused = client.post(adjust, {"usd": "a lot", "reason": "?"})
     assert refused.status_code == 422
@@ -416,6 +425,20 @@ def test_a_stored_request_is_explained(cast):
     assert names(shown) == ["Each model, daily", "Tenant acme, daily"]
     assert "Tenant is acme: applies" in shown.text
     assert "Only for tenant other; this request has acme" in shown.one("ul", "budget-others").text
+
+
+def test_the_explainer_says_what_would_become_of_a_request(cast):
+    spend(cast, 4)
+    budget_on(cast, "acme", limit=3)
+    budget = budget_on(cast, "acme", limit=5, enforcement="hard", unpriced="block", name="Strict")
+    assert (
+        "refused (402) if its model has no price, by “Strict”" in look(cast, "budgets-explain", tenant_id="acme").text
+    )
+    assert "by “Strict”" not in look(cast, "budgets-explain", tenant_id="other", model="m").text
+    services.adjust_budget(budget, Decimal(2), "A bill", acting_user=cast.owner)
+    assert "is refused now (402), by “Strict”." in look(cast, "budgets-explain", tenant_id="acme").text
+    update_budget_settings(cast.workspace, acting_user=cast.owner, observe_mode=True)
+    assert "No budget refuses telemetry like this now." in look(cast, "budgets-explain", tenant_id="acme").text
 
 
 def test_a_request_that_is_typed_in_is_explained(cast):

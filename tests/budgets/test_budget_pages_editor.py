@@ -85,6 +85,13 @@ def fields(shown):
     return found
 
 
+def kept_in(asked):
+    """What a browser would post from a second question."""
+    return {
+        box.attributes["name"]: box.attributes.get("value", "") for box in asked.one("form", "confirm").all("input")
+    }
+
+
 def toasts(response):
     return [str(message) for message in response.context["messages"]]
 
@@ -219,18 +226,29 @@ def test_a_hard_stop_that_refuses_at_once_is_asked_about(cast, admin):
     assert "Calls to your providers always continue." in asked.text
     assert not Budget.objects.exclude(scope_kind="").exists()
     assert not Limit.objects.filter(workspace=cast.workspace, source="budgets").exists()
-    kept = {
-        box.attributes["name"]: box.attributes.get("value", "") for box in asked.one("form", "confirm").all("input")
-    }
-    assert admin.post(new(cast), kept).status_code == 302
+    assert admin.post(new(cast), kept_in(asked)).status_code == 302
     assert only(cast).enforcement == "hard"
+
+
+def test_the_way_back_from_the_second_question_keeps_what_was_typed(cast, admin):
+    make_event(cast.workspace, occurred_at=NOON, tenant_id="acme", cost_usd=Decimal(12))
+    asked = page(admin.post(new(cast), TYPED | {"enforcement": "hard", "name": "Mine"}))
+    back = next(button for button in asked.all("button") if button.text == "Back to the form")
+    kept = kept_in(asked) | {back.attributes["name"]: back.attributes["value"]}
+    typed = fields(page(admin.post(new(cast), kept)))
+    assert (typed["name"], typed["limit_usd"], typed["enforcement"]) == ("Mine", TYPED["limit_usd"], "hard")
+    assert "confirmed" not in typed
+    assert not Budget.objects.exclude(scope_kind="").exists()
 
 
 def test_the_values_that_would_be_refused_are_named(cast, admin):
     for tenant, usd in (("a", 30), ("b", 20), ("c", 1)):
         make_event(cast.workspace, occurred_at=NOON, tenant_id=tenant, cost_usd=Decimal(usd))
     asked = page(admin.post(new(cast), TYPED | {"which": "each", "enforcement": "hard"}))
+    assert "Each tenant: telemetry of 2 of them would be refused (402) from now until" in asked.text
     assert "a ($30.00), b ($20.00) are above $10.00 this day." in asked.text
+    typed = TYPED | {"which": "each", "enforcement": "hard", "limit_usd": "25"}
+    assert "a ($30.00) is above $25.00 this day." in page(admin.post(new(cast), typed)).text
 
 
 def test_a_soft_budget_that_is_exceeded_at_once_says_that_nothing_is_refused(cast, admin):

@@ -264,6 +264,10 @@ class TestSecondQuestion:
         return page
 
     def confirm(self, cast, page):
+        return browser(cast.admin).post(address(cast), self.kept(page))
+
+    def kept(self, page):
+        """What a browser would post from the question."""
         form = re.search(
             r'<form method="post"\s+class="card form confirm".*?</form>', page.content.decode(), re.DOTALL
         ).group()
@@ -271,7 +275,20 @@ class TestSecondQuestion:
         for tag in re.findall(r'<input type="hidden"[^>]*>', form):
             value = re.search(r'value="([^"]*)"', tag)
             data.setdefault(re.search(r'name="([^"]*)"', tag).group(1), []).append(value.group(1) if value else "")
-        return browser(cast.admin).post(address(cast), data)
+        return data
+
+    def test_the_way_back_keeps_what_was_typed(self, cast):
+        spend(cast.workspace.pk, {NOON: 60})
+        page = self.ask(cast, daily_limit_usd="50", monthly_limit_usd="500", enforcement="hard")
+        way_back = re.search(r'formaction="([^"]*)">Back to the form<', page.content.decode()).group(1)
+        typed = fields(browser(cast.admin).post(way_back, self.kept(page)))
+        assert (typed["daily_limit_usd"], typed["monthly_limit_usd"], typed["enforcement"]) == (
+            ["50"],
+            ["500"],
+            ["hard"],
+        )
+        assert "confirmed" not in typed
+        assert stored(cast).daily_limit_usd is None
 
     def test_a_limit_below_what_is_spent_refuses_at_once(self, cast):
         spend(cast.workspace.pk, {NOON: "61.20"})

@@ -1,6 +1,5 @@
 """The overview: filters in the address, what is kept apart, what is said when there is nothing, what it asks for."""
 
-from datetime import timedelta
 from decimal import Decimal
 from html import unescape
 
@@ -31,7 +30,7 @@ def browser(cast):
 
 
 def add(cast, **fields):
-    store_events([new_event(cast.workspace, occurred_at=utc_now() - timedelta(minutes=1), **fields)])
+    store_events([new_event(cast.workspace, occurred_at=utc_now(), **fields)])
 
 
 def tile(shown, label):

@@ -48,6 +48,11 @@ class Card:
     values: Sequence[ValueRow]
     method: str
 
+    @property
+    def near_values(self) -> int:
+        """How many values of a budget on each are past a threshold, and not over the limit."""
+        return self.standing.warning_values - self.standing.exceeded_values
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -118,7 +123,7 @@ def _facts(standing: BudgetStanding, outlook: Outlook | None, setting: Setting) 
         facts.append(("Forecast", words.forecast_in_words(outlook)))
         exhausted = words.exhausted_in_words(outlook, zone, setting.now)
         facts += [("Exhausted", exhausted)] if exhausted else []
-    facts.append(("Begins anew", f"at {moment_in_words(standing.window.end, zone)}"))
+    facts.append(("Resets", f"at {moment_in_words(standing.window.end, zone)}"))
     return facts
 
 

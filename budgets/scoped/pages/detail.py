@@ -1,6 +1,7 @@
 """One budget: where it stands, what was done to it, what leases hold, and what admins can do about it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from budgets.scoped.pages.cards import Setting, card
 from budgets.scoped.pages.found import budget_of
 from budgets.scoped.pages.saving import store
 from budgets.scoped.selectors import standings
+from budgets.scoped.words import unpriced_in_words
 from budgets.selectors import budget_values
 from ingest.leases import LiveLeases, live_leases, release_lease
 from ingest.models import LimitAdjustment
@@ -199,8 +201,9 @@ def _page(
         setting = Setting(workspace, budget_values(workspace.pk), keys, now)
         (standing,) = standings(workspace.pk, [budget], now)
         (outlook,) = outlooks(workspace.pk, [standing], now)
+        shown = card(setting, standing, outlook)
         context = {
-            "card": card(setting, standing, outlook),
+            "card": replace(shown, facts=[*shown.facts, ("Without a price", unpriced_in_words(budget))]),
             "budget": budget,
             "values": setting.values,
             "leases": live_leases(workspace.pk, budget.scope_kind, budget.scope_value, now, most=MOST_LEASES),

@@ -131,7 +131,7 @@ def _second_question(request: HttpRequest, consequences: list[str]) -> HttpRespo
         "title": "Save this budget?",
         "consequences": consequences,
         "confirm_label": "Save the budget",
-        "cancel_url": request.path,
+        "form_url": request.path,
         "form": KeptForm(request.POST),
     }
     return render(request, "budgets/confirm.html", context)

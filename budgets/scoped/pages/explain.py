@@ -11,6 +11,7 @@ from django.views.decorators.http import require_GET
 from budgets.scoped.forms import RequestForm
 from budgets.scoped.pages.cards import Setting, card, enforcement_in_words
 from budgets.scoped.selectors import Applied, explain
+from budgets.scoped.words import outcome_in_words
 from budgets.selectors import BudgetValues, budget_values
 from ingest.models import UNKNOWN, DataMode, Environment, Event, ScopeKind
 from ingest.scope_words import key_names, scope_in_words
@@ -62,6 +63,7 @@ def budgets_explain(request: HttpRequest, access: WorkspaceAccess) -> HttpRespon
                     "facts": _facts(described, keys),
                     "applied": [_row(setting, each) for each in found if each.applies],
                     "others": [_row(setting, each) for each in found if not each.applies],
+                    "outcome": outcome_in_words([each.standing for each in found if each.standing]),
                     "is_counted": described.data_mode in values.counted_data_modes,
                     "observes": values.observe_mode,
                 }

@@ -76,8 +76,9 @@ def _exceeded(workspace: Workspace, new: BudgetStanding, *, refuses: bool) -> st
     until = moment_in_words(new.window.end, workspace.timezone)
     limit = usd_exact(plain_number(new.limit_usd))
     keys = key_names(workspace.pk)
+    who, whose = scope_in_words(budget, keys), ""
     if not budget.is_each_value:
-        who, standing = scope_in_words(budget, keys), f"{usd(new.spend_usd)} of {limit} is spent this {budget.period}"
+        standing = f"{usd(new.spend_usd)} of {limit} is spent this {budget.period}"
     else:
         names = [
             f"{value_in_words(budget.scope_kind, each.scope_value, keys)} ({usd(each.spend_usd)})"
@@ -85,8 +86,9 @@ def _exceeded(workspace: Workspace, new: BudgetStanding, *, refuses: bool) -> st
             if each.is_exceeded
         ][:_NAMED_VALUES]
         rest = new.exceeded_values - len(names)
-        who = scope_in_words(budget, keys)
-        standing = f"{', '.join(names)}{f' and {rest} more' if rest > 0 else ''} are above {limit} this {budget.period}"
+        whose, verb = f" of {new.exceeded_values} of them", "is" if new.exceeded_values == 1 else "are"
+        more = f" and {rest} more" if rest > 0 else ""
+        standing = f"{', '.join(names)}{more} {verb} above {limit} this {budget.period}"
     if refuses:
-        return f"{who}: telemetry would be refused (402) from now until {until}. {standing}."
+        return f"{who}: telemetry{whose} would be refused (402) from now until {until}. {standing}."
     return f"{who}: exceeded at once. {standing}. Alerts and answers say so until {until}; nothing is refused."

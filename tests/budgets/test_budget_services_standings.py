@@ -3,7 +3,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from time import perf_counter
 
 import pytest
 import time_machine
@@ -249,13 +248,11 @@ def thousand(meter):
     return meter
 
 
-def test_a_thousand_budgets_cost_a_listing_and_an_event_little(thousand):
+def test_a_thousand_budgets_are_listed_in_as_many_statements_as_two(thousand):
     for number in range(5):
         assert thousand.send(tenantId=f"value {number}", userId=f"value {number + 1}").status == 200
-    start = perf_counter()
     with CaptureQueriesContext(connection) as queries:
         found = standings(thousand.workspace_id, thousand.budgets, utc_now())
-    took = perf_counter() - start
     spent = [standing for standing in found if standing.spend_usd]
     assert len(found) == 1_000
     # 100 on each user; those of one tenant or user that something was sent for.
@@ -263,7 +260,3 @@ def test_a_thousand_budgets_cost_a_listing_and_an_event_little(thousand):
     with CaptureQueriesContext(connection) as few:
         standings(thousand.workspace_id, thousand.budgets[:2], utc_now())
     assert len(queries) == len(few)
-    assert took < 3
-    start = perf_counter()
-    assert thousand.send(tenantId="value 1", userId="value 2").status == 200
-    assert perf_counter() - start < 1

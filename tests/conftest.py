@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.test import TransactionTestCase
 from django.test.utils import setup_databases, teardown_databases
+from hypothesis import settings as hypothesis_settings
 from pytest_django.plugin import DjangoDbBlocker
 
 from billing.services import ensure_plans
@@ -30,6 +31,11 @@ from tests.wire import InProcess, Reply
 # USD per 1M tokens of the one model that every committed test knows; no provider of the real catalogue has this name.
 PROVIDER, MODEL = "testhost", "model-one"
 INPUT_USD, OUTPUT_USD = Decimal("0.15"), Decimal("0.60")
+
+# The same examples each time: a suite tells whether a change is good. New ones are looked for on purpose, see
+# CONTRIBUTING.md.
+hypothesis_settings.register_profile("suite", derandomize=True)
+hypothesis_settings.load_profile("suite")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -315,6 +315,8 @@ class History(RuleBasedStateMachine):
         )
 
     def _fits(self, labels: dict[str, str], usd: Decimal) -> bool:
+        if "real" not in self._modes():
+            return True  # what no budget counts needs no room
         now, rows = utc_now(), self._rows()
         row = Event(
             tenant_id=labels["tenantId"],

@@ -19,6 +19,7 @@ from billing.models import (
     WorkspacePlan,
 )
 from billing.providers import is_billing_on
+from ingest.snapshots import snapshot
 from workspaces.models import Membership, User
 
 
@@ -125,7 +126,15 @@ def is_over(subscription: Subscription, now: datetime) -> bool:
 
 
 def standing(workspace_id: UUID, now: datetime) -> Standing:
-    """Where the workspace stands with what it pays for. Five queries, however much there is to tell."""
+    """Where the workspace stands with what it pays for, all of one moment.
+
+    Five queries, however much there is to tell.
+    """
+    with snapshot():
+        return _standing(workspace_id, now)
+
+
+def _standing(workspace_id: UUID, now: datetime) -> Standing:
     holding = WorkspacePlan.objects.select_related("plan", "granted").get(workspace_id=workspace_id)
     subscriptions = _most_telling_first(workspace_id, now)
     shown = subscriptions[0] if subscriptions else None

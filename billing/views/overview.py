@@ -19,6 +19,7 @@ from billing.providers import is_billing_on
 from billing.selectors import Standing, offers, standing
 from billing.usage import plan_usage
 from billing.views.waiting import follow, pending_context, pending_state, say_if_confirmed
+from ingest.snapshots import snapshot
 from opsmeter_site.lib.clock import utc_now
 from opsmeter_site.lib.htmx import wants_part
 from workspaces.access import WorkspaceAccess
@@ -56,19 +57,21 @@ def billing_page(request: HttpRequest, access: WorkspaceAccess) -> HttpResponse:
     if "checkout" in request.GET:
         return _back_from_checkout(request, workspace)
     now = utc_now()
-    stands = standing(workspace.pk, now)
+    with snapshot():
+        stands, usage = standing(workspace.pk, now), plan_usage(workspace, now)
+        payments = [_payment(each) for each in _invoices(workspace)[:NEWEST_PAYMENTS]]
     follow(request, workspace, stands)
     offered = offers() if stands.is_billing_on else []
     interval = _interval(request, stands)
     context: dict[str, Any] = {
         **pending_context(stands),
-        "usage": plan_usage(workspace, now),
+        "usage": usage,
         "interval": interval,
         "intervals": intervals_of(offered),
         "table": plan_table(stands, offered, interval),
         "may_cancel": stands.is_billing_on and obstacle_to_cancel(stands) is None,
         "may_resume": stands.is_billing_on and obstacle_to_resume(stands) is None,
-        "payments": [_payment(each) for each in _invoices(workspace)[:NEWEST_PAYMENTS]],
+        "payments": payments,
     }
     return render(request, "billing/billing.html", context)
 

@@ -1,8 +1,10 @@
 """Plans, grants and subscriptions that change at the same moment: whoever commits first, in the end it is right."""
 
 import pytest
+from django.db import connection
 
 from billing.models import Checkout, Plan, Subscription, WorkspacePlan
+from billing.selectors import standing
 from billing.services import change_workspace_plan, update_plan
 from billing.subscriptions import expire_lapsed
 from ingest.models import WorkspacePolicy
@@ -10,6 +12,7 @@ from opsmeter_site.lib.clock import utc_now
 from tests.billing.provider_facts import DAY, SAID_AT, SECOND, facts, hear, make_checkout, new_id, sell_plans, subscribe
 from tests.factories import make_workspace
 from tests.races import at_once, while_uncommitted
+from tests.together import run_together
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("_redis_used")]
 
@@ -137,3 +140,20 @@ def test_one_that_cannot_be_ended_holds_up_no_other(workspace):
     WorkspacePlan.objects.filter(workspace=broken).delete()
     assert expire_lapsed(now + DAY) == 1
     assert holds(workspace) == ("free", "free")
+
+
+def test_a_plan_and_its_subscription_are_shown_as_of_one_moment(workspace):
+    bought = subscribe(workspace, "team")
+    ended = facts(bought.provider_subscription_id, "team", status="expired", updated_at=SAID_AT + SECOND)
+    ends = [lambda: hear(ended)]
+
+    def end_it_meanwhile(execute, sql, *rest):
+        if 'FROM "billing_subscription"' in sql and ends:
+            run_together(ends.pop())
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(end_it_meanwhile):
+        before = standing(workspace.pk, utc_now())
+    after = standing(workspace.pk, utc_now())
+    assert (before.plan.tier, before.subscription.status) == ("team", "active")
+    assert (after.plan.tier, after.subscription.status) == ("free", "expired")

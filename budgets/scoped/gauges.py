@@ -9,8 +9,8 @@ from django.utils.safestring import SafeString
 
 from budgets.scoped.selectors import BudgetStanding
 from ingest.limits import Level
-from opsmeter_site.lib.charts.gauge import GaugeState
-from opsmeter_site.lib.charts.scale import ZERO, percent
+from opsmeter_site.lib.charts.gauge import GaugeState, mark, piece, stripes
+from opsmeter_site.lib.charts.scale import ZERO
 from opsmeter_site.lib.formats import usd, usd_exact
 
 _SIGNS = {GaugeState.NORMAL: "✓", GaugeState.WARNING: "!", GaugeState.EXCEEDED: "✕"}
@@ -35,7 +35,7 @@ def budget_gauge(gauge_id: str, name: str, standing: BudgetStanding, levels: Seq
     held = f"{usd(bar.held)} held by leases" if bar.held else ""
     more = f" <span>+ {escape(held)}</span>" if held else ""
     marks = sorted({level.amount for level in levels if level.amount < standing.limit_usd})
-    alerts = f"alerts at {', '.join(usd_exact(mark) for mark in marks)}" if marks else ""
+    alerts = f"alerts at {', '.join(usd_exact(each) for each in marks)}" if marks else ""
     used = f"{_state_in_words(state, standing.spend_usd, marks)}, {bar.used} used"
     key = f'<span class="gauge-key">{escape(alerts)}</span>' if alerts else ""
     spoken = ". ".join(text for text in (f"{amount} {of_limit}", held, used, alerts) if text)
@@ -54,7 +54,7 @@ def _state_in_words(state: GaugeState, spent: Decimal, marks: Sequence[Decimal])
     """A budget is near its limit once the last threshold below it is passed."""
     if state != GaugeState.WARNING:
         return "Exceeded" if state == GaugeState.EXCEEDED else "Within the limit"
-    passed = sum(spent >= mark for mark in marks)
+    passed = sum(spent >= each for each in marks)
     return "Near the limit" if passed == len(marks) else f"{passed} of {len(marks)} thresholds passed"
 
 
@@ -77,26 +77,13 @@ class _Bar:
 
     def drawing(self, gauge_id: str, marks: Sequence[Decimal]) -> str:
         limit, spent = self.limit / self.end, self.spent / self.end
-        lines = "".join(_mark("gauge-warn", mark / self.end) for mark in marks)
+        lines = "".join(mark("gauge-warn", each / self.end) for each in marks)
         return (
             '<svg class="gauge-track" width="100%" height="12" aria-hidden="true">'
-            f'<pattern id="{gauge_id}-held" width="6" height="6" patternUnits="userSpaceOnUse"'
-            ' patternTransform="rotate(45)"><rect class="gauge-stripe" width="2.5" height="6"/></pattern>'
-            f"{_piece('gauge-beyond', limit, _WHOLE)}"
-            f"{_piece('gauge-held', spent, spent + self.held / self.end, fill=f'url(#{gauge_id}-held)')}"
-            f"{_piece('gauge-spent', ZERO, spent)}{_piece('gauge-excess', limit, max(limit, spent))}</svg>"
+            f"{stripes(f'{gauge_id}-held')}"
+            f"{piece('gauge-beyond', limit, _WHOLE)}"
+            f"{piece('gauge-held', spent, spent + self.held / self.end, fill=f'url(#{gauge_id}-held)')}"
+            f"{piece('gauge-spent', ZERO, spent)}{piece('gauge-excess', limit, max(limit, spent))}</svg>"
             '<svg class="gauge-marks" width="100%" height="18" aria-hidden="true">'
-            f"{lines}{_mark('gauge-limit', limit)}</svg>"
+            f"{lines}{mark('gauge-limit', limit)}</svg>"
         )
-
-
-def _piece(name: str, start: Decimal, end: Decimal, fill: str = "") -> str:
-    """A stretch of the track; both ends are shares of it."""
-    paint = f' fill="{fill}"' if fill else ""
-    where = f'x="{percent(start)}" y="0" width="{percent(end - start)}" height="12"'
-    return f'<rect class="{name}" {where}{paint}/>' if end > start else ""
-
-
-def _mark(name: str, share: Decimal) -> str:
-    x = percent(share)
-    return f'<line class="{name}" x1="{x}" x2="{x}" y1="0" y2="18"/>'

@@ -62,7 +62,7 @@ def gauge(
     amount, of_limit = value_format(meter.spent), f" of {value_format(meter.limit)}"
     spoken = ". ".join(text.rstrip(".") for text in (amount + of_limit, used, warning, *notes) if text)
     below = "".join(f'<p class="chart-note">{escape(text)}</p>' for text in notes)
-    mark = f'<span class="gauge-key">{escape(warning)}</span>' if warning else ""
+    key = f'<span class="gauge-key">{escape(warning)}</span>' if warning else ""
     return SafeString(
         f'<figure class="chart chart-gauge gauge-{state}" id="{name}">'
         f'<figcaption><span class="chart-title" id="{name}-title">{link(title, href)}</span>'
@@ -71,7 +71,7 @@ def gauge(
         f' aria-valuemax="{meter.end:f}" aria-valuenow="{meter.spent:f}" aria-valuetext="{escape(spoken)}">'
         f"{meter.drawing(name)}</div>"
         f'<p class="gauge-state"><span class="gauge-sign" aria-hidden="true">{_STATE_SIGNS[state]}</span>'
-        f"<span>{escape(used)}</span>{mark}</p>"
+        f"<span>{escape(used)}</span>{key}</p>"
         f"{below}</figure>"
     )
 
@@ -102,9 +102,9 @@ class _Meter:
         limit = self.limit / self.end
         return (
             '<svg class="gauge-track" width="100%" height="12" aria-hidden="true">'
-            f"{_piece('gauge-beyond', limit, Decimal(1))}{self._forecast(chart_id)}"
-            f"{_piece('gauge-spent', ZERO, self.spent / self.end)}"
-            f"{_piece('gauge-excess', limit, max(limit, self.spent / self.end))}</svg>"
+            f"{piece('gauge-beyond', limit, Decimal(1))}{self._forecast(chart_id)}"
+            f"{piece('gauge-spent', ZERO, self.spent / self.end)}"
+            f"{piece('gauge-excess', limit, max(limit, self.spent / self.end))}</svg>"
             f'<svg class="gauge-marks" width="100%" height="36" aria-hidden="true">{self._marks()}</svg>'
         )
 
@@ -116,27 +116,35 @@ class _Meter:
         ends = (exact(self.forecast.low), exact(self.forecast.high))
         low, high = (min(max(end / self.end, spent), Decimal(1)) for end in ends)
         return (
-            f'<pattern id="{chart_id}-forecast" width="6" height="6" patternUnits="userSpaceOnUse"'
-            ' patternTransform="rotate(45)"><rect class="gauge-stripe" width="2.5" height="6"/></pattern>'
-            f"{_piece('gauge-sure', spent, low)}"
-            f"{_piece('gauge-maybe', low, high, fill=f'url(#{chart_id}-forecast)')}"
+            f"{stripes(f'{chart_id}-forecast')}"
+            f"{piece('gauge-sure', spent, low)}"
+            f"{piece('gauge-maybe', low, high, fill=f'url(#{chart_id}-forecast)')}"
         )
 
     def _marks(self) -> str:
         share = self.limit / self.end
         anchor = "end" if share > Decimal("0.7") else "start" if share < Decimal("0.3") else "middle"
         text = f'<text x="{percent(share)}" y="32" text-anchor="{anchor}">limit {escape(self.write(self.limit))}</text>'
-        warn = "" if self.warn_at is None else _mark("gauge-warn", min(self.warn_at / self.end, Decimal(1)))
-        return warn + _mark("gauge-limit", share) + text
+        warn = "" if self.warn_at is None else mark("gauge-warn", min(self.warn_at / self.end, Decimal(1)))
+        return warn + mark("gauge-limit", share) + text
 
 
-def _piece(name: str, start: Decimal, end: Decimal, fill: str = "") -> str:
+def stripes(pattern_id: str) -> str:
+    """The pattern of what is not spent yet; a piece of the track is filled with it by its id."""
+    return (
+        f'<pattern id="{pattern_id}" width="6" height="6" patternUnits="userSpaceOnUse"'
+        ' patternTransform="rotate(45)"><rect class="gauge-stripe" width="2.5" height="6"/></pattern>'
+    )
+
+
+def piece(name: str, start: Decimal, end: Decimal, fill: str = "") -> str:
     """A stretch of the track; both ends are shares of it."""
     paint = f' fill="{fill}"' if fill else ""
     where = f'x="{percent(start)}" y="0" width="{percent(end - start)}" height="12"'
     return f'<rect class="{name}" {where}{paint}/>' if end > start else ""
 
 
-def _mark(name: str, share: Decimal) -> str:
+def mark(name: str, share: Decimal) -> str:
+    """A line across the track, at a share of it."""
     x = percent(share)
     return f'<line class="{name}" x1="{x}" x2="{x}" y1="0" y2="18"/>'
